@@ -1,0 +1,3 @@
+"""
+Realtime for Django in one package, server included.
+"""
