@@ -1,3 +1,69 @@
 """
-Realtime for Django in one package, server included.
+Fairway: realtime for Django in one package, server included.
+
+Importing this package reads no settings and loads no models: public names are
+found on first use (PEP 562).
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fairway.broadcasting import abroadcast, broadcast
+    from fairway.consumers.base import AsyncConsumer, SyncConsumer
+    from fairway.consumers.websocket import (
+        AsyncJsonWebsocketConsumer,
+        AsyncWebsocketConsumer,
+        JsonWebsocketConsumer,
+        WebsocketConsumer,
+    )
+    from fairway.layers.registry import get_channel_layer
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AsyncConsumer": "fairway.consumers.base",
+    "AsyncJsonWebsocketConsumer": "fairway.consumers.websocket",
+    "AsyncWebsocketConsumer": "fairway.consumers.websocket",
+    "JsonWebsocketConsumer": "fairway.consumers.websocket",
+    "SyncConsumer": "fairway.consumers.base",
+    "WebsocketConsumer": "fairway.consumers.websocket",
+    "abroadcast": "fairway.broadcasting",
+    "broadcast": "fairway.broadcasting",
+    "get_channel_layer": "fairway.layers.registry",
+}
+
+__all__ = [
+    "AsyncConsumer",
+    "AsyncJsonWebsocketConsumer",
+    "AsyncWebsocketConsumer",
+    "JsonWebsocketConsumer",
+    "SyncConsumer",
+    "WebsocketConsumer",
+    "__version__",
+    "abroadcast",
+    "broadcast",
+    "get_channel_layer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """
+    Import a public name from its home on first use.
+    """
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module 'fairway' has no attribute {name!r}") from None
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """
+    The public names, loaded or not.
+    """
+    return sorted({*globals(), *__all__})

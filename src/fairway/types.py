@@ -1,0 +1,151 @@
+"""
+The shapes that cross a border between rooms: ASGI's, and the server's ends.
+
+How the server hands its ends to the Django side is data and not an import:
+``scope["extensions"]["fairway"]`` is an ``Extension``. On any other ASGI server
+it is absent, and everything still works, slower. Types only: no behaviour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+
+if TYPE_CHECKING:
+    from fairway.queues import Expiring
+    from fairway.wire.prepared import Prepared
+
+__all__ = [
+    "ASGIApplication",
+    "Configure",
+    "Extension",
+    "Inbox",
+    "Message",
+    "Outbox",
+    "Receive",
+    "Scope",
+    "Send",
+    "Sink",
+    "is_transparent",
+]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApplication = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Outbox(Protocol):
+    """
+    Where anything that leaves through one exchange is queued.
+
+    Event-loop thread only. Nothing here waits or raises because of the peer.
+    """
+
+    @property
+    def pending_bytes(self) -> int:
+        """
+        Bytes queued here and in the transport, not yet taken by the kernel.
+        """
+
+    def offer(self, prepared: Prepared) -> bool:
+        """
+        Queue one prepared message; False if the exchange is closing.
+        """
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """
+        End the exchange after what is queued. A second call does nothing.
+        """
+
+
+class Inbox(Protocol):
+    """
+    Where channel layer messages for one exchange wait for its consumer.
+
+    Event-loop thread only.
+
+    Attributes:
+        idle: True while no layer message lies here and no layer message taken from
+            here is being handled: only then may a message go straight to the outbox.
+    """
+
+    idle: bool
+
+    def put(self, item: Expiring) -> bool:
+        """
+        Queue one item and wake the consumer, without waiting; False when it is full.
+        """
+
+    async def next_event(self) -> Message | Expiring:
+        """
+        Wait for the next ASGI event of the peer or the next item put, alternating.
+
+        Asking again says that the event given before has been handled.
+        """
+
+
+class Configure(Protocol):
+    """
+    Sets what one exchange may do, before its handshake is accepted.
+    """
+
+    def __call__(
+        self, *, overflow: str | None = None, outbox_bytes_max: int | None = None
+    ) -> None:
+        """
+        Change the given settings of this exchange; None keeps a setting.
+        """
+
+
+class Extension(TypedDict):
+    """
+    ``scope["extensions"]["fairway"]``: the server's ends of one exchange.
+    """
+
+    outbox: Outbox
+    inbox: Inbox
+    receive: Receive
+    configure: Configure
+
+
+class Sink(Protocol):
+    """
+    What an exchange writes through, whatever the version of HTTP below.
+
+    Event-loop thread only; nothing waits.
+    """
+
+    writable: bool
+
+    def head(self, status: int, headers: list[tuple[bytes, bytes]], *, end: bool) -> None:
+        """
+        Begin the response. With ``end``, no body follows.
+        """
+
+    def body(self, data: bytes) -> None:
+        """
+        Send some of the body, or bytes of a switched protocol.
+        """
+
+    def end(self) -> None:
+        """
+        Complete the response.
+        """
+
+    def reset(self) -> None:
+        """
+        Give the exchange up without completing it.
+        """
+
+
+def is_transparent(send: Send) -> bool:
+    """
+    Whether messages sent around this ``send`` miss nothing.
+
+    True for the server's own ``send`` and for wrappers that carry the attribute
+    ``fairway_transparent = True``, by which a middleware says that it changes no
+    ``websocket.send``.
+    """
+    return getattr(send, "fairway_transparent", False) is True
