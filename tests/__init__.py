@@ -1,0 +1,3 @@
+"""
+The suite: one folder per kind of test, each mirroring src/fairway.
+"""
