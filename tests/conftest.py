@@ -1,0 +1,106 @@
+"""
+What holds for every test: its loops, its time limit, and that it leaves nothing open.
+
+A test that needs more than the 20 s of pyproject.toml says so with
+``@pytest.mark.slow(limit, reason)``; there is no other way to get more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import uvloop
+from hypothesis import settings
+
+LIMIT_DEFAULT = 20
+LIMIT_MAX = 120
+LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+# Kinds whose tests open sockets and files, seen by the folder under tests/.
+KINDS_WITH_IO = frozenset({"acceptance", "conformance", "integration", "protocol"})
+
+# The same examples on every run: a gate that is red by chance teaches people to run it again.
+# `pytest --hypothesis-profile explore` looks for new ones.
+settings.register_profile("gate", derandomize=True, deadline=None, database=None)
+settings.register_profile("explore", deadline=None, max_examples=2_000)
+settings.load_profile("gate")
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """
+    Run an async test on asyncio and on uvloop, or on uvloop alone where it says `one_loop`.
+
+    Acceptance tests meet the loop in a server process of its own, so one is enough there.
+    """
+    if item.get_closest_marker("one_loop") or kind_of(item.path) == "acceptance":
+        return {"uvloop": LOOPS["uvloop"]}
+    return LOOPS
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Give slow tests their own limit, and refuse every other way to a longer one.
+    """
+    for item in items:
+        if item.get_closest_marker("timeout"):
+            raise pytest.UsageError(
+                f"{item.nodeid}: expected slow(limit, reason) for a longer limit, got timeout"
+            )
+        slow = item.get_closest_marker("slow")
+        if slow:
+            item.add_marker(pytest.mark.timeout(limit_of(slow, item.nodeid)))
+
+
+def pytest_collection_finish() -> None:
+    """
+    Leave what was imported so far out of the collections after each test.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
+    """
+    Collect garbage after a test with I/O, so that what it left open fails it and not a later one.
+
+    Set up before the loop and hence torn down after it.
+    """
+    yield
+    if kind_of(request.path) in KINDS_WITH_IO:
+        gc.collect()
+
+
+def kind_of(path: Path) -> str:
+    """
+    The folder below tests/ that a test lies in.
+    """
+    return path.relative_to(Path(__file__).parent).parts[0]
+
+
+def limit_of(slow: pytest.Mark, nodeid: str) -> float:
+    """
+    The seconds a slow test asks for, refused unless in bounds and with a reason.
+    """
+    limit, reason = bound_arguments(*slow.args, **slow.kwargs)
+    if LIMIT_DEFAULT < limit <= LIMIT_MAX and reason.strip():
+        return limit
+    raise pytest.UsageError(
+        f"{nodeid}: expected slow(limit, reason) with a limit above {LIMIT_DEFAULT} s and at most "
+        f"{LIMIT_MAX} s and a reason, got limit {limit!r} and reason {reason!r}"
+    )
+
+
+def bound_arguments(limit: float = 0, reason: str = "") -> tuple[float, str]:
+    """
+    The arguments of slow(limit, reason) by position or name, each with what fails if missing.
+    """
+    return limit, reason
