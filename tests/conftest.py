@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import uvloop
+from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
 LIMIT_DEFAULT = 20
@@ -67,16 +69,47 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def nothing_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
+class LoopErrors(logging.Handler):
     """
-    Collect garbage after a test with I/O, so that what it left open fails it and not a later one.
+    Keeps what a loop could tell nobody else: failed callbacks and tasks nobody waited for.
+    """
 
-    Set up before the loop and hence torn down after it.
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """
+        Keep the message with its traceback.
+        """
+        self.messages.append(self.format(record))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """
+    Fail a test whose loop met an error, and collect what a test with I/O left open.
+
+    Set up before the loop and hence torn down after it, so that the blame falls on the test that
+    earned it and not on a later one.
+    """
+    errors = LoopErrors()
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(errors)
     yield
     if kind_of(request.path) in KINDS_WITH_IO:
         gc.collect()
+    logger.removeHandler(errors)
+    assert not errors.messages, "\n".join(errors.messages)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nothing_blocks() -> Iterator[None]:
+    """
+    Fail what the package does on a loop's thread that could block it: files, sockets, sleep, locks.
+    """
+    with blockbuster_ctx("fairway"):
+        yield
 
 
 def kind_of(path: Path) -> str:
