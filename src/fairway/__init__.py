@@ -64,6 +64,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """
-    The public names, loaded or not.
+    List the public names, loaded or not.
     """
     return sorted({*globals(), *__all__})

@@ -32,7 +32,7 @@ class Counter:
 
     def samples(self) -> dict[str, int]:
         """
-        The present value under its full name.
+        Return the present value under its full name.
         """
         return {self.name: self.value}
 
@@ -62,7 +62,7 @@ class LabelledCounter:
 
     def samples(self) -> dict[str, int]:
         """
-        The present values under their full names.
+        Return the present values under their full names.
         """
         return {
             f'{self.name}{{{self.label}="{value}"}}': count for value, count in self.values.items()
@@ -74,13 +74,17 @@ _registry: dict[str, Counter | LabelledCounter] = {}
 connections = Counter("fairway_connections_total", "Connections accepted.")
 connections_closed = Counter("fairway_connections_closed_total", "Connections that ended.")
 requests = Counter("fairway_requests_total", "HTTP requests whose head was complete.")
-websockets = Counter("fairway_websockets_total", "WebSocket handshakes that reached the application.")
+websockets = Counter(
+    "fairway_websockets_total", "WebSocket handshakes that reached the application."
+)
 websockets_closed = Counter("fairway_websockets_closed_total", "WebSockets that ended.")
 messages_received = Counter("fairway_messages_received_total", "WebSocket messages received.")
 messages_offered = Counter("fairway_messages_offered_total", "Messages queued by fan-out.")
 refusals = LabelledCounter("fairway_refusals_total", "reason", "Requests refused by the server.")
 drops = LabelledCounter("fairway_drops_total", "reason", "Messages that reached nobody, by reason.")
-closes = LabelledCounter("fairway_closes_total", "code", "WebSockets closed by the server, by code.")
+closes = LabelledCounter(
+    "fairway_closes_total", "code", "WebSockets closed by the server, by code."
+)
 application_errors = Counter("fairway_application_errors_total", "Exceptions out of applications.")
 prepared = Counter("fairway_prepared_total", "Encodings made of prepared messages.")
 published = Counter("fairway_published_total", "Messages handed to a broker.")
@@ -96,5 +100,7 @@ def snapshot() -> dict[str, int]:
     All counters of this process, name to value. May be called from any thread.
     """
     return {
-        name: value for metric in list(_registry.values()) for name, value in metric.samples().items()
+        name: value
+        for metric in list(_registry.values())
+        for name, value in metric.samples().items()
     }

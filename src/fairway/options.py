@@ -56,44 +56,122 @@ class ServerOptions:
     """
 
     host: str = option("127.0.0.1", "Address to listen on.", setting=False)
-    port: int = option(8000, "Port to listen on; 0 takes a free one.", minimum=0, maximum=65535, setting=False)
+    port: int = option(
+        8000, "Port to listen on; 0 takes a free one.", minimum=0, maximum=65535, setting=False
+    )
     uds: str | None = option(None, "Path of a Unix socket to listen on instead.", setting=False)
-    fd: int | None = option(None, "Number of an inherited listening socket.", minimum=0, setting=False)
+    fd: int | None = option(
+        None, "Number of an inherited listening socket.", minimum=0, setting=False
+    )
     certfile: str | None = option(None, "TLS certificate chain, PEM.", setting=False)
     keyfile: str | None = option(None, "TLS private key, PEM.", setting=False)
-    loop: str = option("auto", "Event loop: uvloop where it is installed.", choices=("auto", "asyncio", "uvloop"))
+    loop: str = option(
+        "auto", "Event loop: uvloop where it is installed.", choices=("auto", "asyncio", "uvloop")
+    )
     access_log: bool = option(False, "Log one line per request.")
     root_path: str = option("", "Prefix under which a proxy mounts the application.")
-    lifespan: str = option("auto", "Whether the application's lifespan is run.", choices=("auto", "on", "off"))
+    lifespan: str = option(
+        "auto", "Whether the application's lifespan is run.", choices=("auto", "on", "off")
+    )
 
-    head_bytes_max: int = option(65536, "Request line and headers, raw.", unit="bytes", minimum=256, maximum=16777216)
-    head_fields_max: int = option(128, "Header fields of a request.", unit="fields", minimum=1, maximum=10000)
-    head_timeout: float = option(10.0, "Time for a request's head to arrive.", unit="s", minimum=0.01, maximum=3600)
-    keep_alive: float = option(95.0, "Time a connection may rest between requests.", unit="s", minimum=0.01, maximum=86400)
-    body_bytes_max: int = option(0, "Request body; 0 leaves it to the application.", unit="bytes", minimum=0)
-    body_buffer_bytes: int = option(65536, "Request body held before reading pauses.", unit="bytes", minimum=1024)
+    head_bytes_max: int = option(
+        65536, "Request line and headers, raw.", unit="bytes", minimum=256, maximum=16777216
+    )
+    head_fields_max: int = option(
+        128, "Header fields of a request.", unit="fields", minimum=1, maximum=10000
+    )
+    head_timeout: float = option(
+        10.0, "Time for a request's head to arrive.", unit="s", minimum=0.01, maximum=3600
+    )
+    keep_alive: float = option(
+        95.0, "Time a connection may rest between requests.", unit="s", minimum=0.01, maximum=86400
+    )
+    body_bytes_max: int = option(
+        0, "Request body; 0 leaves it to the application.", unit="bytes", minimum=0
+    )
+    body_buffer_bytes: int = option(
+        65536, "Request body held before reading pauses.", unit="bytes", minimum=1024
+    )
 
-    message_bytes_max: int = option(1048576, "WebSocket message.", unit="bytes", minimum=1, maximum=1073741824)
-    fragments_max: int = option(65536, "Fragments of a WebSocket message.", unit="frames", minimum=1)
-    receive_bytes: int = option(65536, "Messages unread by the application before reading pauses.", unit="bytes", minimum=1)
-    receive_messages: int = option(32, "Messages unread by the application before reading pauses.", unit="messages", minimum=1)
-    receive_ahead_bytes: int = option(262144, "Read further than that, to find control frames.", unit="bytes", minimum=0)
-    ping_interval: float = option(25.0, "Time between pings; 0 sends none.", unit="s", minimum=0, maximum=86400)
-    pings_missed: int = option(2, "Pings in a row without a byte before the peer counts as gone.", unit="pings", minimum=1, maximum=100)
-    close_timeout: float = option(10.0, "Time for the peer to answer a close.", unit="s", minimum=0.01, maximum=3600)
-    application_close_timeout: float = option(10.0, "Time for the application to end after its peer.", unit="s", minimum=0.01, maximum=3600)
+    message_bytes_max: int = option(
+        1048576, "WebSocket message.", unit="bytes", minimum=1, maximum=1073741824
+    )
+    fragments_max: int = option(
+        65536, "Fragments of a WebSocket message.", unit="frames", minimum=1
+    )
+    receive_bytes: int = option(
+        65536, "Messages unread by the application before reading pauses.", unit="bytes", minimum=1
+    )
+    receive_messages: int = option(
+        32, "Messages unread by the application before reading pauses.", unit="messages", minimum=1
+    )
+    receive_ahead_bytes: int = option(
+        262144, "Read further than that, to find control frames.", unit="bytes", minimum=0
+    )
+    ping_interval: float = option(
+        25.0, "Time between pings; 0 sends none.", unit="s", minimum=0, maximum=86400
+    )
+    pings_missed: int = option(
+        2,
+        "Pings in a row without a byte before the peer counts as gone.",
+        unit="pings",
+        minimum=1,
+        maximum=100,
+    )
+    close_timeout: float = option(
+        10.0, "Time for the peer to answer a close.", unit="s", minimum=0.01, maximum=3600
+    )
+    application_close_timeout: float = option(
+        10.0,
+        "Time for the application to end after its peer.",
+        unit="s",
+        minimum=0.01,
+        maximum=3600,
+    )
 
-    outbox_bytes_max: int = option(1048576, "Bytes queued for a slow reader.", unit="bytes", minimum=1024)
-    outbox_stall_timeout: float = option(30.0, "Time a send may wait for a reader that stands still.", unit="s", minimum=0.01, maximum=3600)
-    early_messages_max: int = option(32, "Fan-out messages held before the handshake is done.", unit="messages", minimum=0)
-    early_bytes_max: int = option(65536, "Fan-out bytes held before the handshake is done.", unit="bytes", minimum=0)
-    inbox_messages_max: int = option(100, "Layer messages unread by a consumer.", unit="messages", minimum=1)
-    flush_connections: int = option(512, "Connections written to in one loop turn.", unit="connections", minimum=1)
-    flush_seconds: float = option(0.002, "Time spent writing in one loop turn.", unit="s", minimum=0.0001, maximum=1)
+    outbox_bytes_max: int = option(
+        1048576, "Bytes queued for a slow reader.", unit="bytes", minimum=1024
+    )
+    outbox_stall_timeout: float = option(
+        30.0,
+        "Time a send may wait for a reader that stands still.",
+        unit="s",
+        minimum=0.01,
+        maximum=3600,
+    )
+    early_messages_max: int = option(
+        32, "Fan-out messages held before the handshake is done.", unit="messages", minimum=0
+    )
+    early_bytes_max: int = option(
+        65536, "Fan-out bytes held before the handshake is done.", unit="bytes", minimum=0
+    )
+    inbox_messages_max: int = option(
+        100, "Layer messages unread by a consumer.", unit="messages", minimum=1
+    )
+    flush_connections: int = option(
+        512, "Connections written to in one loop turn.", unit="connections", minimum=1
+    )
+    flush_seconds: float = option(
+        0.002, "Time spent writing in one loop turn.", unit="s", minimum=0.0001, maximum=1
+    )
 
-    drain: float = option(25.0, "Time over which a stopping server ends its connections.", unit="s", minimum=0, maximum=3600)
-    drain_delay: float = option(0.0, "Time between SIGTERM and the end of accepting.", unit="s", minimum=0, maximum=3600)
-    threads: int = option(4, "Threads for synchronous consumers and database work.", unit="threads", minimum=1, maximum=1000)
+    drain: float = option(
+        25.0,
+        "Time over which a stopping server ends its connections.",
+        unit="s",
+        minimum=0,
+        maximum=3600,
+    )
+    drain_delay: float = option(
+        0.0, "Time between SIGTERM and the end of accepting.", unit="s", minimum=0, maximum=3600
+    )
+    threads: int = option(
+        4,
+        "Threads for synchronous consumers and database work.",
+        unit="threads",
+        minimum=1,
+        maximum=1000,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +181,13 @@ class LayerOptions:
     """
 
     capacity: int = option(100, "Unread messages of one channel.", unit="messages", minimum=1)
-    expiry: float = option(60.0, "Time after which an unread message is worthless.", unit="s", minimum=0.01)
+    expiry: float = option(
+        60.0, "Time after which an unread message is worthless.", unit="s", minimum=0.01
+    )
     message_bytes_max: int = option(1048576, "Encoded message.", unit="bytes", minimum=1024)
-    publish_timeout: float = option(5.0, "Time for the broker to take a message.", unit="s", minimum=0.01, maximum=60)
+    publish_timeout: float = option(
+        5.0, "Time for the broker to take a message.", unit="s", minimum=0.01, maximum=60
+    )
 
 
 def validate(options: ServerOptions | LayerOptions) -> None:
