@@ -2,6 +2,7 @@
 The rules of conftest.py hold: a small suite that breaks them is run once, in a process of its own.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -91,6 +92,7 @@ def run_pytest(root: Path) -> str:
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider"],
         cwd=root,
+        env={key: os.environ[key] for key in os.environ if not key.startswith("COVERAGE_")},
         capture_output=True,
         text=True,
         check=False,
