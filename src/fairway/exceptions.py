@@ -90,13 +90,22 @@ class RemoteProtocolError(ProtocolError):
         status: The HTTP status owed before a protocol switch.
         code: The WebSocket close code owed after it.
         reason: A lower-case fragment, sent to the peer and logged.
+        headers: Fields that the HTTP answer must carry.
     """
 
-    def __init__(self, reason: str, *, status: int = 400, code: int = 1002) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        status: int = 400,
+        code: int = 1002,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
         super().__init__(reason)
         self.status = status
         self.code = code
         self.reason = reason
+        self.headers = headers
 
 
 class ClientDisconnected(FairwayError, OSError):

@@ -1,0 +1,142 @@
+"""
+The opening handshake of a WebSocket over HTTP/1.1 (RFC 6455 section 4.2).
+
+Origin, path and user are judged elsewhere; here is only what makes a handshake
+well formed, and its answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from fairway.exceptions import LocalProtocolError, RemoteProtocolError
+from fairway.wire.http1 import Request, encode_head
+
+__all__ = ["Upgrade", "accept_head", "check_upgrade"]
+
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64.
+_VERSION: Final = b"13"
+_VISIBLE: Final = re.compile(rb"[!-+\--~]+")  # No space, no comma, ASCII.
+# What only the handshake itself may say.
+_RESERVED: Final = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"sec-websocket-accept",
+        b"sec-websocket-extensions",
+        b"sec-websocket-protocol",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+
+class Upgrade(NamedTuple):
+    """
+    A well-formed handshake.
+
+    Attributes:
+        accept: The proof owed to the client that its key was read.
+        subprotocols: What the client offers, in its order.
+    """
+
+    accept: bytes
+    subprotocols: list[str]
+
+
+def check_upgrade(request: Request) -> Upgrade:
+    """
+    Check the fields of a handshake.
+
+    Args:
+        request: A request whose ``upgrade`` is true.
+
+    Raises:
+        RemoteProtocolError: Status 400, or 426 for another version of the protocol, with the
+            ``headers`` that answer must carry.
+    """
+    keys: list[bytes] = []
+    versions: list[bytes] = []
+    offers: list[bytes] = []
+    for name, value in request.headers:
+        if name == b"sec-websocket-key":
+            keys.append(value)
+        elif name == b"sec-websocket-version":
+            versions.append(value)
+        elif name == b"sec-websocket-protocol":
+            offers.append(value)
+    _check_version(versions)
+    if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
+        raise RemoteProtocolError("expected one sec-websocket-key of 16 bytes in base64")
+    proof = hashlib.sha1(keys[0] + _GUID, usedforsecurity=False).digest()
+    return Upgrade(base64.b64encode(proof), _read_subprotocols(offers) if offers else [])
+
+
+def _check_version(versions: list[bytes]) -> None:
+    if versions == [_VERSION]:
+        return
+    if len(versions) != 1:
+        raise RemoteProtocolError("expected one sec-websocket-version")
+    raise RemoteProtocolError(
+        "expected sec-websocket-version 13",
+        status=426,
+        headers=((b"sec-websocket-version", _VERSION),),
+    )
+
+
+def _read_subprotocols(offers: list[bytes]) -> list[str]:
+    """
+    Read the offered subprotocols in order, from any number of fields.
+    """
+    names = [name.strip(b" \t") for name in b",".join(offers).split(b",")]
+    if not all(_VISIBLE.fullmatch(name) for name in names if name):
+        raise RemoteProtocolError("malformed sec-websocket-protocol")
+    return [name.decode("ascii") for name in names if name]
+
+
+def accept_head(
+    upgrade: Upgrade, subprotocol: str | None, headers: Iterable[tuple[bytes, bytes]]
+) -> bytes:
+    """
+    Encode the whole response that opens the WebSocket.
+
+    Args:
+        upgrade: What ``check_upgrade`` returned.
+        subprotocol: What the application chose, None for none.
+        headers: What it wants to say besides.
+
+    Raises:
+        LocalProtocolError: The subprotocol or a header cannot stand in this response.
+    """
+    extra = list(headers)
+    for name, _ in extra:
+        if name.lower() in _RESERVED:
+            raise LocalProtocolError(
+                f"header {name!r} belongs to the handshake itself; "
+                "a subprotocol goes into the message's subprotocol"
+            )
+    fixed = [
+        (b"upgrade", b"websocket"),
+        (b"connection", b"Upgrade"),
+        (b"sec-websocket-accept", upgrade.accept),
+    ]
+    if subprotocol is not None:
+        fixed.append((b"sec-websocket-protocol", _encode_subprotocol(subprotocol)))
+    return encode_head(101, fixed + extra)
+
+
+def _encode_subprotocol(name: str) -> bytes:
+    try:
+        encoded = name.encode("ascii")
+    except UnicodeEncodeError:
+        encoded = b""
+    if not _VISIBLE.fullmatch(encoded):
+        raise LocalProtocolError(
+            f"expected a subprotocol of visible ASCII without comma, not {name!r}"
+        )
+    return encoded

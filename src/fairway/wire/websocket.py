@@ -1,0 +1,463 @@
+"""
+WebSocket frames (RFC 6455), the server's side: bytes to messages and back.
+
+Extensions are not spoken here, so a set RSV bit is an error. The opening
+handshake is in ``handshake``; closing, pinging and pausing are for the server.
+"""
+
+from __future__ import annotations
+
+import codecs
+from typing import Final, NamedTuple, TypeAlias
+
+from fairway.exceptions import LocalProtocolError, RemoteProtocolError
+from fairway.wire.codes import (
+    INVALID_PAYLOAD,
+    NO_STATUS,
+    NORMAL,
+    PROTOCOL_ERROR,
+    TOO_BIG,
+    is_receivable,
+    is_sendable,
+)
+from fairway.wire.prepared import Prepared
+
+__all__ = [
+    "OP_BINARY",
+    "OP_CLOSE",
+    "OP_CONTINUATION",
+    "OP_PING",
+    "OP_PONG",
+    "OP_TEXT",
+    "Close",
+    "Event",
+    "FrameDecoder",
+    "Ping",
+    "Pong",
+    "encode_binary",
+    "encode_close",
+    "encode_frame",
+    "encode_ping",
+    "encode_pong",
+    "encode_text",
+    "websocket_frame",
+]
+
+OP_CONTINUATION: Final = 0x0
+OP_TEXT: Final = 0x1
+OP_BINARY: Final = 0x2
+OP_CLOSE: Final = 0x8
+OP_PING: Final = 0x9
+OP_PONG: Final = 0xA
+
+_FIN: Final = 0x80
+_MASKED: Final = 0x80
+_CONTROL_BYTES_MAX: Final = 125
+
+# Up to here one big-integer XOR is faster than four strided translations (measured on
+# CPython 3.11 and 3.13: 0.5 us against 1.1 us at 128 B, equal at 4 KiB, 119 against 71 at 64 KiB).
+_XOR_BYTES_MAX: Final = 4096
+_XOR_TABLES: Final = tuple(bytes(byte ^ key for byte in range(256)) for key in range(256))
+
+_utf8_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class Ping(NamedTuple):
+    """
+    The peer asks for a pong with the same payload.
+    """
+
+    payload: bytes
+
+
+class Pong(NamedTuple):
+    """
+    The peer answers a ping, or just says that it lives.
+    """
+
+    payload: bytes
+
+
+class Close(NamedTuple):
+    """
+    The peer ends the exchange; nothing it sends afterwards counts.
+
+    Attributes:
+        code: Its close code, 1005 if it gave none.
+        reason: Its words, often empty.
+    """
+
+    code: int
+    reason: str
+
+
+Event: TypeAlias = str | bytes | Ping | Pong | Close | RemoteProtocolError
+
+
+class FrameDecoder:
+    """
+    Turns what a client sends after the handshake into messages and control frames.
+
+    Belongs to one thread. Work and memory are linear in what arrives, however it is
+    cut: unfinished input waits in one buffer and is looked at again only when its
+    frame may be complete.
+
+    Args:
+        message_bytes_max: The size a message may have, over all its fragments.
+        fragments_max: The number of frames a message may have.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_closed",
+        "_fragments",
+        "_message",
+        "_needed",
+        "_utf8",
+        "_whole_bytes_max",
+        "fragments_max",
+        "message_bytes_max",
+    )
+
+    def __init__(self, *, message_bytes_max: int, fragments_max: int) -> None:
+        self.message_bytes_max = message_bytes_max
+        self.fragments_max = fragments_max
+        self._buffer: bytearray | None = None  # The beginning of a frame.
+        self._needed = 2  # Bytes that must lie there before it can tell more.
+        self._message: bytearray | None = None  # The fragments so far of an unfinished message.
+        self._utf8: codecs.IncrementalDecoder | None = None  # Set if that message is text.
+        self._fragments = 0
+        self._closed = False
+        self._whole_bytes_max = self._small_bytes_max()
+
+    @property
+    def buffered_bytes(self) -> int:
+        """
+        Bytes held of an unfinished frame and of an unfinished message.
+        """
+        return len(self._buffer or b"") + len(self._message or b"")
+
+    def receive_data(self, data: bytes) -> list[Event]:
+        """
+        Take bytes of the peer, return what they complete, in order.
+
+        Hot path: once per read. A ``RemoteProtocolError`` is always the last event; after it,
+        as after a ``Close``, further input is ignored.
+        """
+        # One small message, whole, with nothing before it: nearly every read of a chat. Its
+        # second byte then says "masked" and a length of all but the six bytes of its header.
+        size = len(data)
+        if 6 <= size <= self._whole_bytes_max and data[1] == size + 122:
+            first = data[0]
+            if first == 0x81:
+                try:
+                    return [str(_unmask(data[6:], data[2:6], size - 6), "utf-8")]
+                except UnicodeDecodeError:
+                    return [self._fail(INVALID_PAYLOAD, "text message is not utf-8")]
+            if first == 0x82:
+                return [_unmask(data[6:], data[2:6], size - 6)]
+        if self._closed:
+            return []
+        return self._receive_any(data)
+
+    def _receive_any(self, data: bytes) -> list[Event]:
+        """
+        Do the same for any number of frames and parts of frames.
+        """
+        buffer = self._buffer
+        source: bytes | bytearray = data
+        if buffer is not None:
+            buffer += data
+            if len(buffer) < self._needed:
+                return []
+            source = buffer
+        events: list[Event] = []
+        try:
+            consumed = self._decode(source, events)
+        except RemoteProtocolError as error:
+            events.append(self._fail(error.code, error.reason))
+            return events
+        if self._closed:
+            self._release()
+        elif consumed == len(source):
+            self._buffer = None
+            self._whole_bytes_max = self._small_bytes_max()
+        elif buffer is None:
+            self._buffer = bytearray(data[consumed:])
+            self._whole_bytes_max = 0
+        else:
+            del buffer[:consumed]
+        return events
+
+    def _decode(self, source: bytes | bytearray, events: list[Event]) -> int:
+        """
+        Decode every complete frame; return where the unfinished one begins.
+        """
+        start, size = 0, len(source)
+        while not self._closed:
+            if size - start < 2:
+                self._needed = 2
+                break
+            first, length = source[start], source[start + 1]
+            self._check_first(first, length)
+            length &= 0x7F
+            head = 6 if length < 126 else 8 if length == 126 else 14
+            if head > 6:
+                if size - start < head - 4:
+                    self._needed = head - 4
+                    break
+                length = _long_length(source[start + 2 : start + head - 4])
+            if first & 0x08 == 0:
+                self._check_room(length)
+            body = start + head
+            end = body + length
+            if end > size:
+                self._needed = end - start
+                break
+            payload = _unmask(source[body:end], bytes(source[body - 4 : body]), length)
+            events.extend(self._take(first, payload))
+            start = end
+        return start
+
+    def _check_first(self, first: int, second: int) -> None:
+        """
+        Check what the first two bytes of a frame say.
+        """
+        opcode = first & 0x0F
+        if first & 0x70:
+            raise RemoteProtocolError("reserved bits are set", code=PROTOCOL_ERROR)
+        if not second & _MASKED:
+            raise RemoteProtocolError("frame is not masked", code=PROTOCOL_ERROR)
+        if opcode in (OP_TEXT, OP_BINARY):
+            if self._message is not None:
+                raise RemoteProtocolError("expected a continuation frame", code=PROTOCOL_ERROR)
+        elif opcode == OP_CONTINUATION:
+            if self._message is None:
+                raise RemoteProtocolError("unexpected continuation frame", code=PROTOCOL_ERROR)
+        elif opcode not in (OP_CLOSE, OP_PING, OP_PONG):
+            raise RemoteProtocolError(f"unknown opcode {opcode:#x}", code=PROTOCOL_ERROR)
+        elif not first & _FIN:
+            raise RemoteProtocolError("fragmented control frame", code=PROTOCOL_ERROR)
+        elif second & 0x7F > _CONTROL_BYTES_MAX:
+            raise RemoteProtocolError("control frame is too long", code=PROTOCOL_ERROR)
+
+    def _check_room(self, length: int) -> None:
+        """
+        Check a data frame against the limits as soon as its header declares its length.
+        """
+        message = self._message
+        if (len(message) if message is not None else 0) + length > self.message_bytes_max:
+            raise RemoteProtocolError(
+                f"message is larger than {self.message_bytes_max} bytes", code=TOO_BIG
+            )
+        if self._fragments >= self.fragments_max:
+            raise RemoteProtocolError(
+                f"message has more than {self.fragments_max} fragments", code=TOO_BIG
+            )
+
+    def _take(self, first: int, payload: bytes) -> list[Event]:
+        """
+        Take one complete frame, return the event it completes, if any.
+        """
+        opcode = first & 0x0F
+        if opcode == OP_PING:
+            return [Ping(payload)]
+        if opcode == OP_PONG:
+            return [Pong(payload)]
+        if opcode == OP_CLOSE:
+            self._closed = True
+            return [_decode_close(payload)]
+        if first & _FIN and opcode != OP_CONTINUATION:
+            return [payload if opcode == OP_BINARY else _decode_text(payload)]
+        return self._take_fragment(opcode, payload, final=bool(first & _FIN))
+
+    def _take_fragment(self, opcode: int, payload: bytes, *, final: bool) -> list[Event]:
+        """
+        Add a fragment to its message; text is checked now, so a bad one ends early.
+        """
+        if self._message is None:
+            self._message = bytearray()
+            self._utf8 = _utf8_decoder() if opcode == OP_TEXT else None
+        if self._utf8 is not None:
+            try:
+                self._utf8.decode(payload, final)
+            except UnicodeDecodeError:
+                raise _not_utf8() from None
+        self._message += payload
+        self._fragments += 1
+        if not final:
+            return []
+        message, is_text = bytes(self._message), self._utf8 is not None
+        self._message = self._utf8 = None
+        self._fragments = 0
+        return [str(message, "utf-8") if is_text else message]
+
+    def _small_bytes_max(self) -> int:
+        """
+        How long a read may be to be tried as one small whole frame.
+        """
+        if self._closed or self._message is not None or self._buffer:
+            return 0
+        return 6 + min(_CONTROL_BYTES_MAX, self.message_bytes_max)
+
+    def _fail(self, code: int, reason: str) -> RemoteProtocolError:
+        """
+        End decoding and make the event that says why.
+        """
+        self._closed = True
+        self._release()
+        return RemoteProtocolError(reason, code=code)
+
+    def _release(self) -> None:
+        """
+        Forget all input: nothing more will come of it.
+        """
+        self._buffer = self._message = self._utf8 = None
+        self._whole_bytes_max = 0
+
+
+def _not_utf8() -> RemoteProtocolError:
+    return RemoteProtocolError("text message is not utf-8", code=INVALID_PAYLOAD)
+
+
+def _decode_text(payload: bytes) -> str:
+    try:
+        return str(payload, "utf-8")
+    except UnicodeDecodeError:
+        raise _not_utf8() from None
+
+
+def _long_length(field: bytes | bytearray) -> int:
+    """
+    Read a length of two or eight bytes, which must need them (RFC 6455 section 5.2).
+    """
+    length = int.from_bytes(field, "big")
+    if length < (126 if len(field) == 2 else 65536):
+        raise RemoteProtocolError("length is not minimally encoded", code=PROTOCOL_ERROR)
+    if length >> 63:
+        raise RemoteProtocolError("length has its highest bit set", code=PROTOCOL_ERROR)
+    return length
+
+
+def _decode_close(payload: bytes) -> Close:
+    """
+    Read the payload of a close frame (RFC 6455 section 5.5.1).
+    """
+    if not payload:
+        return Close(NO_STATUS, "")
+    if len(payload) == 1:
+        raise RemoteProtocolError("close frame with half a code", code=PROTOCOL_ERROR)
+    code = int.from_bytes(payload[:2], "big")
+    if not is_receivable(code):
+        raise RemoteProtocolError(f"close code {code} is not allowed", code=PROTOCOL_ERROR)
+    try:
+        return Close(code, str(payload[2:], "utf-8"))
+    except UnicodeDecodeError:
+        raise RemoteProtocolError("close reason is not utf-8", code=INVALID_PAYLOAD) from None
+
+
+def _unmask(payload: bytes | bytearray, key: bytes, size: int) -> bytes:
+    """
+    Remove the mask of one frame (RFC 6455 section 5.3).
+
+    Hot path: once per frame received.
+    """
+    if size <= _XOR_BYTES_MAX:
+        mask = (key * (size // 4 + 1))[:size]
+        return (int.from_bytes(payload, "little") ^ int.from_bytes(mask, "little")).to_bytes(
+            size, "little"
+        )
+    unmasked = bytearray(size)
+    for index in range(4):
+        unmasked[index::4] = payload[index::4].translate(_XOR_TABLES[key[index]])
+    return bytes(unmasked)
+
+
+_SMALL_TEXT: Final = tuple(bytes((_FIN | OP_TEXT, size)) for size in range(126))
+_SMALL_BINARY: Final = tuple(bytes((_FIN | OP_BINARY, size)) for size in range(126))
+
+
+def encode_frame(opcode: int, payload: bytes, fin: bool = True) -> bytes:
+    """
+    Encode one frame as servers send it, unmasked.
+    """
+    first, size = (_FIN | opcode) if fin else opcode, len(payload)
+    if size < 126:
+        return bytes((first, size)) + payload
+    if size < 65536:
+        return bytes((first, 126, size >> 8, size & 0xFF)) + payload
+    return bytes((first, 127)) + size.to_bytes(8, "big") + payload
+
+
+def encode_text(text: str) -> bytes:
+    """
+    Encode a text message as one frame. Hot path: once per ``send``.
+
+    Raises:
+        UnicodeEncodeError: The text holds lone surrogates, which UTF-8 cannot say.
+    """
+    payload = text.encode()
+    size = len(payload)
+    return _SMALL_TEXT[size] + payload if size < 126 else encode_frame(OP_TEXT, payload)
+
+
+def encode_binary(data: bytes) -> bytes:
+    """
+    Encode a binary message as one frame. Hot path: once per ``send``.
+    """
+    size = len(data)
+    return _SMALL_BINARY[size] + data if size < 126 else encode_frame(OP_BINARY, data)
+
+
+def encode_ping(payload: bytes = b"") -> bytes:
+    """
+    Encode a ping; the payload may have 125 bytes.
+    """
+    return _encode_control(OP_PING, payload)
+
+
+def encode_pong(payload: bytes = b"") -> bytes:
+    """
+    Encode a pong, with the payload of the ping that it answers.
+    """
+    return _encode_control(OP_PONG, payload)
+
+
+def encode_close(code: int = NORMAL, reason: str = "") -> bytes:
+    """
+    Encode a close frame.
+
+    Args:
+        code: A code that a server may send; 1005 encodes a frame without one.
+        reason: Cut to the 123 bytes of UTF-8 there is room for.
+
+    Raises:
+        LocalProtocolError: The code never travels, or the reason holds CR, LF or NUL.
+    """
+    if code == NO_STATUS:
+        return _encode_control(OP_CLOSE, b"")
+    if not is_sendable(code):
+        raise LocalProtocolError(
+            f"expected a close code of 1000 to 1003, 1007 to 1014 or 3000 to 4999, not {code!r}"
+        )
+    if "\n" in reason or "\r" in reason or "\0" in reason:
+        raise LocalProtocolError(f"a close reason holds no CR, LF or NUL: {reason!r}")
+    text = reason.encode()[: _CONTROL_BYTES_MAX - 2].decode(errors="ignore").encode()
+    return _encode_control(OP_CLOSE, code.to_bytes(2, "big") + text)
+
+
+def _encode_control(opcode: int, payload: bytes) -> bytes:
+    if len(payload) > _CONTROL_BYTES_MAX:
+        raise LocalProtocolError(
+            f"a control frame carries at most {_CONTROL_BYTES_MAX} bytes, not {len(payload)}"
+        )
+    return encode_frame(opcode, payload)
+
+
+def websocket_frame(prepared: Prepared) -> bytes:
+    """
+    Encode a prepared message as one plain frame; a format in the sense of ``Prepared``.
+    """
+    if prepared.text is not None:
+        return encode_text(prepared.text)
+    return encode_binary(prepared.data or b"")
