@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Generic, Protocol, TypeVar
 
+from fairway import metrics
+
 __all__ = ["Expiring", "ExpiringQueue"]
 
 
@@ -86,8 +88,16 @@ class ExpiringQueue(Generic[T]):
             item = items.popleft()
             if item.expires >= now:
                 return item
-            self.expired += 1
+            self._count_expired()
         return None
+
+    def put_back(self, item: T) -> None:
+        """
+        Return an item to the old end, where it was taken from, whatever the capacity.
+        """
+        if self._items is None:
+            self._items = deque()
+        self._items.appendleft(item)
 
     def purge(self, now: float) -> int:
         """
@@ -99,7 +109,7 @@ class ExpiringQueue(Generic[T]):
         items, before = self._items, self.expired
         while items and items[0].expires < now:
             items.popleft()
-            self.expired += 1
+            self._count_expired()
         return self.expired - before
 
     def clear(self) -> int:
@@ -109,3 +119,10 @@ class ExpiringQueue(Generic[T]):
         count = len(self)
         self._items = None
         return count
+
+    def _count_expired(self) -> None:
+        """
+        Count an item that nobody read in time, here and for the whole process.
+        """
+        self.expired += 1
+        metrics.drops.add("expired")

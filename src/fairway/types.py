@@ -114,29 +114,48 @@ class Sink(Protocol):
     """
     What an exchange writes through, whatever the version of HTTP below.
 
-    Event-loop thread only; nothing waits.
+    Event-loop thread only; nothing waits. How a body is delimited is the sink's
+    business, how long it may be is the exchange's.
+
+    Attributes:
+        writable: Whether the transport holds no bytes.
     """
 
     writable: bool
 
-    def head(self, status: int, headers: list[tuple[bytes, bytes]], *, end: bool) -> None:
+    def head(
+        self,
+        status: int,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        *,
+        length: int | None,
+        end: bool,
+    ) -> None:
         """
-        Begin the response. With ``end``, no body follows.
+        Begin the response, with the first part of its body.
+
+        Args:
+            status: 200 to 599.
+            headers: As the application gave them, without those that delimit the body.
+            body: May be empty.
+            length: Size of the whole body in bytes, None if unknown.
+            end: Whether the response is complete with this.
         """
 
-    def body(self, data: bytes) -> None:
+    def body(self, data: bytes, *, end: bool) -> None:
         """
-        Send some of the body, or bytes of a switched protocol.
+        Send more of the body; with ``end`` the response is complete.
         """
 
-    def end(self) -> None:
+    def switch(self, head: bytes) -> Callable[[bytes], None]:
         """
-        Complete the response.
+        Answer with a switch of protocols; what is returned writes the new one's bytes.
         """
 
     def reset(self) -> None:
         """
-        Give the exchange up without completing it.
+        Give the response up, so that the peer sees that it is not complete.
         """
 
 

@@ -1,0 +1,502 @@
+"""
+One transport connection: hot path 1, from bytes to the application's task.
+
+Top to bottom: ``data_received`` feeds the request decoder, ``_begin`` checks and
+builds the scope, ``_begin_http`` or ``_begin_websocket`` starts the application
+in a task. From there a WebSocket's bytes go straight to its exchange. Here too:
+what belongs to the transport, which is flow control, the deadline and the end.
+The rules of HTTP are in ``wire``, those of ASGI in ``asgi_state``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+from typing import TYPE_CHECKING, Any, cast
+
+from fairway import metrics
+from fairway.exceptions import RemoteProtocolError
+from fairway.server import log
+from fairway.server.exchange import HttpExchange
+from fairway.server.scope import ScopeFactory
+from fairway.server.sink import Http1Sink
+from fairway.server.websocket import WebSocketExchange
+from fairway.wire.handshake import check_upgrade
+from fairway.wire.http1 import END, Request, RequestDecoder
+
+if TYPE_CHECKING:
+    from fairway.server.exchange import Exchange
+    from fairway.server.scope import Address
+    from fairway.server.worker import Worker
+
+__all__ = ["Connection"]
+
+PIPELINE_BYTES = 65536
+"""
+Bytes of further requests kept while one is being answered; then reading pauses.
+"""
+
+
+class Connection(asyncio.Protocol):
+    """
+    A connection of one peer, speaking HTTP/1.1 until a WebSocket takes it over.
+
+    Event-loop thread only. At rest it has no task.
+
+    Attributes:
+        worker: Whom it belongs to.
+        transport: Of asyncio or uvloop.
+        sink: How responses are written.
+        exchange: The request being answered or the WebSocket, if any.
+        deadline: See ``timers.Watched``.
+        slot: See ``timers.Watched``.
+        alive: Whether a byte has come since this was last set to False.
+    """
+
+    __slots__ = (
+        "_decoder",
+        "_held",
+        "_lingering",
+        "_reading_paused",
+        "_room",
+        "_scopes",
+        "_stalled_at",
+        "_stalled_bytes",
+        "_websocket",
+        "alive",
+        "deadline",
+        "exchange",
+        "sink",
+        "slot",
+        "transport",
+        "worker",
+    )
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.transport: asyncio.Transport
+        self.sink: Http1Sink
+        self.exchange: Exchange | None = None
+        self.deadline = inf
+        self.slot = 0
+        self.alive = True
+        self._decoder: RequestDecoder | None = None
+        self._scopes: ScopeFactory | None = None
+        self._websocket: WebSocketExchange | None = None
+        self._held = b""
+        self._lingering = False
+        self._reading_paused = False
+        self._room: list[asyncio.Future[None]] | None = None
+        self._stalled_at = inf
+        self._stalled_bytes = 0
+
+    # -- hot path 1: from bytes to the application's task
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """
+        Take a new transport.
+        """
+        worker, options = self.worker, self.worker.options
+        # uvloop's transports have the methods of asyncio.Transport without being one.
+        self.transport = transport = cast("asyncio.Transport", transport)
+        # With a high-water mark of 0, pause_writing says exactly "the kernel is full".
+        transport.set_write_buffer_limits(high=0)
+        self.sink = Http1Sink(transport, worker.date)
+        self._decoder = RequestDecoder(
+            head_bytes_max=options.head_bytes_max, head_fields_max=options.head_fields_max
+        )
+        metrics.connections.value += 1
+        worker.connections.add(self)
+        self.deadline = worker.loop.time() + options.head_timeout
+        worker.timers.watch(self)
+
+    def data_received(self, data: bytes) -> None:
+        """
+        Hot path: once per read of the socket.
+        """
+        self.alive = True
+        websocket = self._websocket
+        if websocket is not None:
+            websocket.receive_data(data)
+        elif self._lingering:
+            return
+        elif self.exchange is not None and not self._body_expected():
+            self._hold(data)
+        else:
+            self._receive_http(data)
+
+    def _receive_http(self, data: bytes) -> None:
+        """
+        Decode, and act on what became complete: at most one request per call.
+        """
+        decoder = self._decoder
+        if decoder is None:
+            return
+        for event in decoder.receive_data(data):
+            if type(event) is Request:
+                self._begin(event)
+            elif type(event) is bytes:
+                self._body(event, more=True)
+            elif event is END:
+                self._body(b"", more=False)
+            elif isinstance(event, RemoteProtocolError):
+                self._refuse(event)
+        if self.exchange is None and not self._lingering and decoder.head_started:
+            self._expect_head()
+
+    def _begin(self, request: Request) -> None:
+        """
+        Start an exchange for a request whose head is complete.
+        """
+        metrics.requests.value += 1
+        if self._scopes is None:
+            self._scopes = self._scope_factory()
+        self.sink.begin(request)
+        if self.worker.stopping:
+            self.sink.keep_alive = False
+        if request.upgrade:
+            self._begin_websocket(request)
+        else:
+            self._begin_http(request)
+
+    def _begin_http(self, request: Request) -> None:
+        """
+        Run the application for an HTTP request, in a fresh context.
+        """
+        assert self._scopes is not None  # noqa: S101 - made in _begin
+        exchange = HttpExchange(self, self._scopes.http(request), request)
+        self.exchange = exchange
+        worker = self.worker
+        worker.exchanges.add(exchange)
+        exchange.start_application(worker.application, exchange.receive, worker.context.copy())
+
+    def _begin_websocket(self, request: Request) -> None:
+        """
+        Check the handshake, then run the application in the connection's one context.
+        """
+        try:
+            upgrade = check_upgrade(request)
+        except RemoteProtocolError as error:
+            self._refuse(error)
+            return
+        assert self._scopes is not None  # noqa: S101 - made in _begin
+        assert self._decoder is not None  # noqa: S101 - it gave the request
+        early = self._decoder.take_rest()
+        # Nothing of HTTP is needed any more; a connection at rest should be small.
+        self._decoder = None
+        scope = self._scopes.websocket(request, upgrade.subprotocols)
+        self._scopes = None
+        exchange = WebSocketExchange(self, scope, upgrade)
+        self.exchange = self._websocket = exchange
+        worker = self.worker
+        worker.exchanges.add(exchange)
+        metrics.websockets.value += 1
+        # How long the application takes to accept is its own business.
+        self.deadline = inf
+        exchange.start_application(
+            worker.application, exchange.inbox.receive, worker.context.copy()
+        )
+        if early:
+            exchange.receive_data(early)
+
+    # -- request bodies and pipelining
+
+    def _body_expected(self) -> bool:
+        """
+        Whether the request being answered has more body to come.
+        """
+        return type(self.exchange) is HttpExchange and self.exchange.unread_body
+
+    def _body(self, data: bytes, *, more: bool) -> None:
+        """
+        Hand a part of a body to its exchange, if that still exists.
+        """
+        if type(self.exchange) is HttpExchange:
+            self.exchange.feed(data, more=more)
+
+    def _hold(self, data: bytes) -> None:
+        """
+        Keep the bytes of further requests until the present one is answered.
+        """
+        self._held += data
+        if len(self._held) > PIPELINE_BYTES:
+            self.pause_reading()
+
+    def response_complete(self) -> None:
+        """
+        Go on to the next request, or end, after a complete response.
+        """
+        exchange = self.exchange
+        if not self.sink.keep_alive or self._body_expected():
+            self.linger()
+            return
+        self.exchange = None
+        self.deadline = self.worker.loop.time() + self.worker.options.keep_alive
+        decoder = self._decoder
+        if self._held or (decoder is not None and decoder.has_pending):
+            # Not from within the application's send(): the next one starts in its own turn.
+            self.worker.loop.call_soon(self._next_request)
+        elif exchange is not None and self._reading_paused:
+            self.resume_reading()
+
+    def _next_request(self) -> None:
+        """
+        Begin the request that was held, if the connection still stands.
+        """
+        if self.exchange is not None or self._lingering or self.transport.is_closing():
+            return
+        held, self._held = self._held, b""
+        self.resume_reading()
+        self._receive_http(held)
+
+    # -- refusals and the end
+
+    def _refuse(self, error: RemoteProtocolError) -> None:
+        """
+        Answer a request that breaks the protocol, and close.
+        """
+        metrics.refusals.add(str(error.status))
+        log.logger.info("request refused with %d: %s", error.status, log.printable(error.reason))
+        if self.exchange is not None:
+            # Its head was fine and it is being answered: there is nothing to say but goodbye.
+            self.sink.reset()
+            return
+        self.sink.keep_alive = False
+        self.answer(error.status, getattr(error, "headers", ()))
+
+    def answer(self, status: int, headers: Any = ()) -> None:
+        """
+        Send a short response of the server's own, complete and final.
+        """
+        text = b"%d %s\n" % (status, log.phrase(status))
+        if self.exchange is not None and getattr(self.exchange, "unread_body", False):
+            self.sink.keep_alive = False
+        fields = [(b"content-type", b"text/plain; charset=utf-8"), *headers]
+        self.sink.head(status, fields, text, length=len(text), end=True)
+        self.response_complete()
+
+    def linger(self) -> None:
+        """
+        End after what is written, reading on meanwhile.
+
+        Closing with unread input would reset the connection and could destroy the
+        response on its way (RFC 9112 section 9.6), so input is discarded until the
+        peer closes or ``close_timeout`` has passed.
+        """
+        if self._lingering:
+            return
+        self._lingering = True
+        self._websocket = None
+        self._held = b""
+        if self.transport.is_closing():
+            return
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        self.resume_reading()
+        self.expect_by(self.worker.loop.time() + self.worker.options.close_timeout)
+
+    def eof_received(self) -> bool:
+        """
+        Keep the connection of a client that only half-closed, while it is owed answers.
+        """
+        if self._websocket is not None or self._lingering or not self.transport.can_write_eof():
+            return False
+        if self.exchange is None and not self._held:
+            return False
+        if self._body_expected():
+            return False
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's name
+        """
+        Let go of everything; an application still running is told and given its time.
+        """
+        metrics.connections_closed.value += 1
+        self.worker.connections.discard(self)
+        self._lingering = True
+        self._held = b""
+        self._decoder = None
+        self._release_room()
+        self.deadline = inf
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.peer_gone()
+        if exchange is None or exchange.task is None:
+            self._forget()
+            self.worker.check_empty()
+        else:
+            timeout = self.worker.options.application_close_timeout
+            self.expect_by(self.worker.loop.time() + timeout)
+
+    def application_done(self, exchange: Exchange) -> None:
+        """
+        Note that an exchange's application has ended.
+        """
+        self.worker.exchange_done(exchange)
+        if self.transport.is_closing() and self.exchange is exchange:
+            self.deadline = inf
+            self._forget()
+
+    def _forget(self) -> None:
+        """
+        Cut the references to the exchange, so that memory is free without a collector.
+        """
+        self.exchange = self._websocket = None
+
+    # -- flow control
+
+    def pause_reading(self) -> None:
+        """
+        Let the kernel hold back the peer.
+        """
+        if not self._reading_paused and not self.transport.is_closing():
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """
+        Read again.
+        """
+        if self._reading_paused and not self.transport.is_closing():
+            self._reading_paused = False
+            self.transport.resume_reading()
+
+    @property
+    def reading_paused(self) -> bool:
+        """
+        Whether the kernel holds the peer back.
+        """
+        return self._reading_paused
+
+    def pause_writing(self) -> None:
+        """
+        Note that the kernel takes no more.
+        """
+        self.sink.writable = False
+        if self.exchange is not None:
+            self.exchange.pause_writing()
+
+    def resume_writing(self) -> None:
+        """
+        Note that the transport is empty.
+        """
+        self.sink.writable = True
+        self._stalled_at = inf
+        if self.exchange is not None:
+            self.exchange.resume_writing()
+        self._release_room()
+
+    def wait_for_reader(self) -> Any:
+        """
+        Give something to await while more than half the limit is pending, else None.
+        """
+        if self.sink.writable:
+            return None
+        if self.transport.get_write_buffer_size() * 2 <= self.worker.options.outbox_bytes_max:
+            return None
+        return self.wait_for_room()
+
+    def wait_for_room(self) -> asyncio.Future[None]:
+        """
+        Make a future that is done when the transport is empty, or the peer gone.
+
+        A peer that takes nothing for ``outbox_stall_timeout`` meanwhile is cut off.
+        """
+        future = self.worker.loop.create_future()
+        if self._room is None:
+            self._room = []
+        self._room.append(future)
+        if self._stalled_at == inf:
+            self._stalled_bytes = self.transport.get_write_buffer_size()
+            self._stalled_at = self.worker.loop.time() + self.worker.options.outbox_stall_timeout
+            self.expect_by(self._stalled_at)
+        return future
+
+    def _release_room(self) -> None:
+        """
+        Wake whoever waits for the reader.
+        """
+        room, self._room = self._room, None
+        for future in room or ():
+            if not future.done():
+                future.set_result(None)
+
+    # -- the deadline
+
+    def expect_by(self, deadline: float) -> None:
+        """
+        Have ``on_deadline`` called at a time that may be earlier than the present deadline.
+        """
+        self.deadline = min(deadline, self.deadline)
+        self.worker.timers.watch(self)
+
+    def _expect_head(self) -> None:
+        """
+        Give the head that has begun its time, if it does not have it already.
+        """
+        deadline = self.worker.loop.time() + self.worker.options.head_timeout
+        if self.deadline > deadline:
+            self.expect_by(deadline)
+
+    def on_deadline(self, now: float) -> None:
+        """
+        Do what is due; called by the timing wheel.
+        """
+        self.deadline = inf
+        exchange = self.exchange
+        if self.transport.is_closing():
+            if exchange is not None and exchange.task is not None:
+                self.worker.cancel_late(exchange)
+        elif self._lingering:
+            self.transport.abort()
+        elif self._stalled(now):
+            metrics.drops.add("stalled")
+            self.transport.abort()
+        elif exchange is not None:
+            self.deadline = min(exchange.on_deadline(now), self._stalled_at)
+        elif self._decoder is not None and self._decoder.head_started:
+            self._refuse(RemoteProtocolError("the request's head took too long", status=408))
+        else:
+            self.transport.close()
+
+    def _stalled(self, now: float) -> bool:
+        """
+        Whether somebody waits for a reader that took nothing since last time.
+        """
+        if now < self._stalled_at:
+            return False
+        pending = self.transport.get_write_buffer_size()
+        if pending >= self._stalled_bytes:
+            return True
+        self._stalled_bytes = pending
+        self._stalled_at = now + self.worker.options.outbox_stall_timeout
+        return False
+
+    # -- the peer
+
+    def _scope_factory(self) -> ScopeFactory:
+        """
+        Make what builds the scopes of this connection's requests.
+        """
+        transport = self.transport
+        return ScopeFactory(
+            client=_address(transport.get_extra_info("peername")),
+            server=_address(transport.get_extra_info("sockname"), path=True),
+            secure=transport.get_extra_info("sslcontext") is not None,
+            root_path=self.worker.options.root_path,
+            state=self.worker.state,
+        )
+
+
+def _address(name: Any, *, path: bool = False) -> Address:
+    """
+    Give an address as ASGI has it: host and port, or the path of a Unix socket and None.
+    """
+    if isinstance(name, tuple):
+        return str(name[0]), int(name[1])
+    if path and name:
+        return (name.decode() if isinstance(name, bytes) else str(name)), None
+    return None
+

@@ -1,0 +1,341 @@
+"""
+One exchange: one run of the application for one scope, and HTTP's kind of it.
+
+An exchange owns scope, state, inbox and outbox; the transport, its limits and
+its deadlines belong to the connection. ``send()`` goes through the table of
+``asgi_state`` and from there to a method below; what is written goes through a
+``Sink``. The WebSocket's kind is in ``websocket``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fairway import metrics
+from fairway.exceptions import ClientDisconnected, ClientFault, LocalProtocolError
+from fairway.server import log
+from fairway.server.asgi_state import HTTP, Machine, State
+from fairway.server.inbox import Inbox
+
+if TYPE_CHECKING:
+    from contextvars import Context
+
+    from fairway.server.connection import Connection
+    from fairway.types import ASGIApplication, Message, Scope
+    from fairway.wire.http1 import Request
+
+__all__ = ["Exchange", "HttpExchange"]
+
+
+class Exchange:
+    """
+    What both kinds of exchange share: the application's task and its ``send``.
+
+    Event-loop thread only.
+
+    Attributes:
+        connection: The connection below.
+        scope: The ASGI scope, the application's to change.
+        state: Where the application stands, see ``asgi_state``.
+        task: The application's task, None before it starts.
+    """
+
+    __slots__ = ("_steps", "connection", "scope", "state", "task")
+
+    machine: ClassVar[Machine]
+
+    def __init__(self, connection: Connection, scope: Scope, state: State) -> None:
+        self.connection = connection
+        self.scope = scope
+        self.state = state
+        self._steps = self.machine.steps[state]
+        self.task: asyncio.Task[None] | None = None
+
+    def start_application(
+        self, application: ASGIApplication, receive: Any, context: Context
+    ) -> None:
+        """
+        Run the application in a task of its own.
+
+        The task is the application's coroutine itself: a wrapper would cost a frame
+        per connection at rest and a hop per message.
+        """
+        loop = self.connection.worker.loop
+        try:
+            awaitable = context.run(application, self.scope, receive, self.send)
+        except Exception as error:  # noqa: BLE001 - whatever a plain callable may raise
+            awaitable = _raise(error)
+        coroutine = awaitable if asyncio.iscoroutine(awaitable) else _await(awaitable)
+        self.task = loop.create_task(coroutine, context=context)
+        self.task.add_done_callback(self._application_done)
+
+    async def send(self, message: Message) -> None:
+        """
+        Carry out one message of the application: the ASGI ``send`` of this exchange.
+
+        Waits only while the peer reads too slowly.
+
+        Raises:
+            LocalProtocolError: The state or the message's content does not allow it.
+            ClientDisconnected: The peer has gone.
+        """
+        step = self._steps.get(message.get("type"))  # type: ignore[arg-type] # None is no key
+        if step is None:
+            raise self.machine.refusal(self.state, message)
+        action, after = step
+        wait = action(self, message)
+        if after is not None and after is not self.state:
+            self.enter(after)
+        if wait is not None:
+            await wait
+
+    # Says to types.is_transparent() that this is the server's own.
+    send.fairway_transparent = True  # type: ignore[attr-defined] # functions take attributes
+
+    def enter(self, state: State) -> None:
+        """
+        Go to another state.
+        """
+        self.state = state
+        self._steps = self.machine.steps[state]
+
+    def _application_done(self, task: asyncio.Task[None]) -> None:
+        """
+        Judge how the application ended.
+        """
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, ClientDisconnected):
+            error = None
+        try:
+            self._ended(error)
+        finally:
+            # The exception refers to frames, and those to this exchange.
+            self.task = None
+            self.connection.application_done(self)
+
+    def _ended(self, error: BaseException | None) -> None:
+        """
+        Answer for an application that ended, with its exception if it was one.
+        """
+        raise NotImplementedError
+
+    def pause_writing(self) -> None:
+        """
+        Note that the transport holds bytes.
+        """
+
+    def resume_writing(self) -> None:
+        """
+        Note that the transport is empty again.
+        """
+
+    def on_deadline(self, now: float) -> float:
+        """
+        Do what is due and return when to look again, in seconds of ``loop.time()``.
+        """
+        raise NotImplementedError
+
+    def peer_gone(self) -> None:
+        """
+        Note that the transport is closed.
+        """
+        raise NotImplementedError
+
+
+class HttpExchange(Exchange):
+    """
+    One HTTP request and its response.
+    """
+
+    __slots__ = ("_headers", "_inbox", "_left", "_no_body", "_request", "_started", "_status", "unread_body")
+
+    def __init__(self, connection: Connection, scope: Scope, request: Request) -> None:
+        super().__init__(connection, scope, State.WAITING)
+        self._request = request
+        self._inbox: Inbox | None = None
+        self._started = False
+        self._status = 0
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._left: int | None = None
+        self._no_body = False
+        self.unread_body = not request.complete
+        if self.unread_body:
+            self._open_inbox()
+
+    async def receive(self) -> Message:
+        """
+        Wait for more of the request's body, then for the disconnect.
+        """
+        if not self._started:
+            self._started = True
+            if self._request.complete:
+                return {"type": "http.request", "body": b"", "more_body": False}
+            if self._request.expect_continue and self.state is State.WAITING:
+                self.connection.sink.interim(b"HTTP/1.1 100 Continue\r\n\r\n")
+        inbox = self._inbox or self._open_inbox()
+        return await inbox.receive()
+
+    def feed(self, data: bytes, *, more: bool) -> None:
+        """
+        Hand over a part of the request's body.
+        """
+        self.unread_body = more
+        if self.state is State.COMPLETE or self._inbox is None:
+            return
+        self._inbox.push({"type": "http.request", "body": data, "more_body": more}, len(data))
+        if self._inbox.unread_bytes > self.connection.worker.options.body_buffer_bytes:
+            self.connection.pause_reading()
+
+    def peer_gone(self) -> None:
+        """
+        Tell the application that nobody listens any more.
+        """
+        if self.state is not State.COMPLETE:
+            self.enter(State.GONE)
+        if self._inbox is not None:
+            self._inbox.disconnect({"type": "http.disconnect"})
+
+    def start(self, message: Message) -> None:
+        """
+        ``http.response.start``: held back until the first part of the body.
+        """
+        status, headers = message.get("status"), []
+        if not isinstance(status, int) or not 200 <= status <= 599:  # noqa: PLR2004 - RFC 9110 15
+            raise LocalProtocolError(f"expected a status from 200 to 599, got {status!r}")
+        self._left = None
+        for name, value in message.get("headers", ()):
+            lower = name.lower()
+            if lower == b"content-length":
+                self._left = _length(value)
+            elif lower == b"connection":
+                if b"close" in value.lower():
+                    self.connection.sink.keep_alive = False
+            elif lower != b"transfer-encoding":  # the sink delimits
+                headers.append((name, value))
+        self._headers = headers
+        self._status = status
+        self._no_body = self._request.method == "HEAD" or status in (204, 304)
+
+    def body(self, message: Message) -> Any:
+        """
+        ``http.response.body``: write it, with the head if it is the first part.
+        """
+        data, end = message.get("body", b""), not message.get("more_body", False)
+        if not isinstance(data, bytes):
+            data = _as_bytes(data)
+        sink, left = self.connection.sink, self._left
+        if self._status and left is None and end:
+            left = self._left = len(data)
+        length = left
+        if left is not None and not self._no_body:
+            if len(data) > left:
+                self._complain("sent more body than its content-length of %d bytes", left)
+                data, end = data[:left], True
+                # What was promised is complete, but nobody should trust this connection.
+                sink.keep_alive = False
+            left = self._left = left - len(data)
+        if self._status:
+            status, self._status = self._status, 0
+            if end and self.unread_body:
+                sink.keep_alive = False
+            sink.head(status, self._headers, data, length=length, end=end)
+            log.access(self, status)
+        else:
+            sink.body(data, end=end)
+        if not end:
+            return self.connection.wait_for_reader()
+        if left and not self._no_body:
+            self._complain("ended %d bytes before its content-length", left)
+            sink.reset()
+        self.enter(State.COMPLETE)
+        if self._inbox is not None:
+            self._inbox.disconnect({"type": "http.disconnect"})
+        self.connection.response_complete()
+        return None
+
+    def on_deadline(self, now: float) -> float:
+        """
+        Nothing is due: how long an application takes is its own business.
+        """
+        return now + self.connection.worker.options.keep_alive
+
+    def _ended(self, error: BaseException | None) -> None:
+        """
+        See ``Exchange``: a response that is not complete is answered for.
+        """
+        if isinstance(error, ClientFault):
+            log.refused(self.scope, error.status, error.reason)
+        elif error is not None:
+            metrics.application_errors.value += 1
+            log.application_error(self.scope, error)
+        if self.state in (State.COMPLETE, State.GONE):
+            return
+        if error is None:
+            self._complain("returned without completing its response")
+        sent_nothing = self.state is State.WAITING or self._status != 0
+        self.enter(State.COMPLETE)
+        if sent_nothing:
+            status = error.status if isinstance(error, ClientFault) else 500
+            self.connection.answer(status)
+        else:
+            self.connection.sink.reset()
+
+    def _open_inbox(self) -> Inbox:
+        """
+        Make the inbox: most requests have no body and nobody waits for their end.
+        """
+        connection = self.connection
+        self._inbox = Inbox(connection.worker.loop, 0, self._body_read)
+        if self.state in (State.COMPLETE, State.GONE):
+            self._inbox.disconnect({"type": "http.disconnect"})
+        return self._inbox
+
+    def _body_read(self) -> None:
+        """
+        Go on reading once the application has caught up.
+        """
+        inbox = self._inbox
+        if inbox is not None and inbox.unread_bytes <= self.connection.worker.options.body_buffer_bytes:
+            self.connection.resume_reading()
+
+    def _complain(self, text: str, *values: object) -> None:
+        """
+        Log what the application did wrong, in one line.
+        """
+        log.application_fault(self.scope, text, *values)
+
+
+def _length(value: bytes) -> int:
+    """
+    Read the content-length that an application declares.
+    """
+    if not value.isdigit():
+        raise LocalProtocolError(f"expected digits in content-length, got {value!r}")
+    return int(value)
+
+
+def _as_bytes(data: object) -> bytes:
+    """
+    Accept what behaves like bytes, refuse everything else by name.
+    """
+    if isinstance(data, bytearray | memoryview):
+        return bytes(data)
+    raise LocalProtocolError(f"expected bytes in 'body', got {type(data).__name__}")
+
+
+async def _await(awaitable: Any) -> None:
+    """
+    Turn any awaitable into a coroutine.
+    """
+    await awaitable
+
+
+async def _raise(error: Exception) -> None:
+    """
+    Raise inside a task what was raised while making its coroutine.
+    """
+    raise error
+
+
+HttpExchange.machine = Machine(HTTP, HttpExchange)

@@ -1,0 +1,211 @@
+"""
+The inbox of one exchange: what its application has yet to read.
+
+Two sources meet here: the peer's events, which the application awaits with
+``receive()``, and channel layer messages, which a Fairway consumer awaits
+together with them by ``next_event()``. One future serves both, so that a
+consumer needs no second task. Flow control and framing live elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from fairway.queues import Expiring, ExpiringQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fairway.types import Message
+
+__all__ = ["Inbox"]
+
+
+class Inbox:
+    """
+    Unread events of the peer and unread layer messages of one exchange.
+
+    Event-loop thread only. An inbox at rest holds one future and no queue.
+
+    Attributes:
+        idle: See ``types.Inbox``.
+        unread_bytes: Size of the peer's messages not yet received by the application.
+        unread_messages: Their number.
+    """
+
+    __slots__ = (
+        "_capacity",
+        "_disconnect",
+        "_events",
+        "_items",
+        "_layer_turn",
+        "_loop",
+        "_on_read",
+        "_waiter",
+        "_waits_for_layer",
+        "idle",
+        "unread_bytes",
+        "unread_messages",
+    )
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, capacity: int, on_read: Callable[[], None]
+    ) -> None:
+        """
+        Make an empty inbox.
+
+        Args:
+            loop: The loop everything here runs on.
+            capacity: Layer messages held at most.
+            on_read: Called after the application took an event that had to wait.
+        """
+        self._loop = loop
+        self._capacity = capacity
+        self._on_read = on_read
+        self._events: deque[tuple[Message, int]] | None = None
+        self._items: ExpiringQueue[Expiring] | None = None
+        self._waiter: asyncio.Future[Any] | None = None
+        self._waits_for_layer = False
+        self._layer_turn = False
+        self._disconnect: Message | None = None
+        self.idle = True
+        self.unread_bytes = 0
+        self.unread_messages = 0
+
+    def push(self, event: Message, size: int = 0) -> None:
+        """
+        Add an event of the peer, or hand it to the application that waits.
+
+        Args:
+            event: An ASGI event.
+            size: What it counts for in flow control, in bytes.
+        """
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            self._waiter = None
+            waiter.set_result(event)
+            return
+        if self._events is None:
+            self._events = deque()
+        self._events.append((event, size))
+        self.unread_bytes += size
+        self.unread_messages += 1
+
+    def disconnect(self, event: Message) -> None:
+        """
+        Say that nothing follows: once all before it is read, ``receive`` gives this each time.
+        """
+        if self._disconnect is None:
+            self._disconnect = event
+            waiter = self._waiter
+            if waiter is not None and not waiter.done():
+                self._waiter = None
+                waiter.set_result(event)
+
+    def put(self, item: Expiring) -> bool:
+        """
+        Add a layer message and wake the consumer, without waiting.
+
+        Returns:
+            Whether there was room; if not, nothing changed.
+        """
+        waiter = self._waiter
+        if waiter is not None and self._waits_for_layer and not waiter.done():
+            self._waiter = None
+            self.idle = False
+            waiter.set_result(item)
+            return True
+        if self._items is None:
+            self._items = ExpiringQueue(self._capacity)
+        if not self._items.put(item):
+            return False
+        self.idle = False
+        return True
+
+    async def receive(self) -> Message:
+        """
+        Wait for the peer's next event: the ASGI ``receive`` of this exchange.
+
+        A cancelled call loses no event.
+        """
+        if self._events:
+            return self._take()
+        if self._disconnect is not None:
+            return self._disconnect
+        event: Message = await self._wait(layer=False)
+        return event
+
+    async def next_event(self) -> Message | Expiring:
+        """
+        Wait for the peer's next event or the next layer message, alternating.
+
+        Asking again says that what was given before has been handled: from then on
+        ``idle`` holds if no layer message is left. A cancelled call loses nothing.
+        """
+        items = self._items
+        if items is not None and (self._layer_turn or not self._events):
+            item = items.get(self._loop.time())
+            if item is not None:
+                self._layer_turn = False
+                return item
+        if not items:
+            self.idle = True
+        if self._events:
+            self._layer_turn = True
+            return self._take()
+        if self._disconnect is not None:
+            return self._disconnect
+        event: Message | Expiring = await self._wait(layer=True)
+        return event
+
+    def _take(self) -> Message:
+        """
+        Pop the oldest event of the peer, for which flow control may have paused reading.
+        """
+        assert self._events  # noqa: S101 - the callers looked
+        event, size = self._events.popleft()
+        self.unread_bytes -= size
+        self.unread_messages -= 1
+        if not self._events:
+            self._events = None
+        self._on_read()
+        return event
+
+    async def _wait(self, *, layer: bool) -> Any:
+        """
+        Wait until ``push``, ``disconnect`` or (with ``layer``) ``put`` hands something over.
+        """
+        if self._waiter is not None and not self._waiter.done():
+            raise RuntimeError(
+                "receive() was called while another receive() of the same connection waits; "
+                "await them one after the other"
+            )
+        waiter = self._waiter = self._loop.create_future()
+        self._waits_for_layer = layer
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self._give_back(waiter.result())
+            raise
+        finally:
+            if self._waiter is waiter:
+                self._waiter = None
+
+    def _give_back(self, thing: Any) -> None:
+        """
+        Return to the front what a cancelled call had already been handed.
+        """
+        if thing is self._disconnect:
+            return
+        if isinstance(thing, dict):
+            if self._events is None:
+                self._events = deque()
+            self._events.appendleft((thing, 0))
+            self.unread_messages += 1
+        else:
+            if self._items is None:
+                self._items = ExpiringQueue(self._capacity)
+            self._items.put_back(thing)

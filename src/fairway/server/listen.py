@@ -1,0 +1,211 @@
+"""
+Listening sockets and TLS contexts, with errors that a person can act on.
+
+Everything that can be wrong about where to listen is found here, before the
+application is loaded, and said in one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+import stat
+from typing import TYPE_CHECKING
+
+from fairway.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from fairway.options import ServerOptions
+
+__all__ = ["bind", "describe", "port", "tls_context"]
+
+BACKLOG = 2048
+
+
+def bind(options: ServerOptions) -> socket.socket:
+    """
+    Open the one listening socket that the options name. May wait for a name server.
+
+    Raises:
+        ConfigurationError: It cannot be opened; says why and what to do.
+    """
+    if options.fd is not None and options.uds is not None:
+        raise ConfigurationError("--fd and --uds exclude each other: give one of them")
+    if options.fd is not None:
+        return _inherited(options.fd)
+    if options.uds is not None:
+        return _unix(options.uds)
+    return _tcp(options.host, options.port)
+
+
+def describe(sock: socket.socket, *, secure: bool) -> str:
+    """
+    Say where a socket listens, as an address for people.
+    """
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{sock.getsockname()}"
+    host, port = sock.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
+    return f"{'https' if secure else 'http'}://{host}:{port}/"
+
+
+def tls_context(options: ServerOptions) -> ssl.SSLContext | None:
+    """
+    Load the certificate, if one is named. Reads files.
+
+    Raises:
+        ConfigurationError: A file is missing or does not fit the other.
+    """
+    if options.certfile is None:
+        if options.keyfile is not None:
+            raise ConfigurationError("--keyfile needs --certfile beside it")
+        return None
+    for flag, path in (("--certfile", options.certfile), ("--keyfile", options.keyfile)):
+        if path is not None and not os.access(path, os.R_OK):
+            raise ConfigurationError(f"{flag} {path}: no such file, or not readable")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(options.certfile, options.keyfile)
+    except ssl.SSLError as error:
+        raise ConfigurationError(
+            f"--certfile {options.certfile}: not a certificate with its private key in PEM form "
+            f"({error.reason or error})"
+        ) from None
+    return context
+
+
+def _tcp(host: str, port: int) -> socket.socket:
+    """
+    Listen on a TCP address.
+    """
+    try:
+        found = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError) as error:
+        raise ConfigurationError(
+            f"--host {host!r}: not an address of this machine ({_words(error)})"
+        ) from None
+    family, kind, protocol, _, address = found[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ConfigurationError(_bind_failure(host, port, error)) from None
+    sock.setblocking(False)
+    return sock
+
+
+def _bind_failure(host: str, port: int, error: OSError) -> str:
+    """
+    Say why an address could not be had, and who has it where that can be read.
+    """
+    if isinstance(error, PermissionError):
+        return f"port {port}: ports below 1024 need privileges; choose another with --port"
+    if error.errno == 98 or "in use" in str(error):  # noqa: PLR2004 - EADDRINUSE on Linux
+        holder = _holder(port)
+        return (
+            f"port {port} on {host} is in use{f' by {holder}' if holder else ''}; "
+            "end that program or choose another port with --port"
+        )
+    return f"cannot listen on {host}:{port}: {_words(error)}"
+
+
+def _words(error: Exception) -> str:
+    """
+    Give the operating system's words for an error, without its number.
+    """
+    return (getattr(error, "strerror", None) or str(error)).lower()
+
+
+def _holder(port: int) -> str:
+    """
+    Name the process that listens on a port, as far as /proc lets us see it.
+    """
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError), open(table, encoding="ascii") as lines:
+            for line in list(lines)[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                    inodes.add(f"socket:[{fields[9]}]")
+    if not inodes:
+        return ""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                if os.readlink(f"/proc/{pid}/fd/{fd}") in inodes:
+                    with open(f"/proc/{pid}/comm", encoding="utf-8") as name:
+                        return f"{name.read().strip()} (pid {pid})"
+    return ""
+
+
+def _unix(path: str) -> socket.socket:
+    """
+    Listen on a Unix socket, replacing one that nobody listens on any more.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise ConfigurationError(f"--uds {path}: exists and is not a socket; remove it first")
+        if _answers(path):
+            raise ConfigurationError(f"--uds {path}: another program listens there")
+        os.unlink(path)
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.bind(path)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ConfigurationError(f"--uds {path}: {_words(error)}") from None
+    sock.setblocking(False)
+    return sock
+
+
+def _answers(path: str) -> bool:
+    """
+    Whether somebody listens on a Unix socket.
+    """
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True
+        return True
+
+
+def _inherited(fd: int) -> socket.socket:
+    """
+    Take over a listening socket that a parent process opened.
+    """
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        raise ConfigurationError(
+            f"--fd {fd}: no such open descriptor; the parent process must pass the socket on"
+        ) from None
+    if not stat.S_ISSOCK(mode):
+        kind = "a terminal or device" if stat.S_ISCHR(mode) else "a pipe or file"
+        raise ConfigurationError(
+            f"--fd {fd}: is {kind}, not a socket; use [fcgi-program] in supervisor, or drop --fd"
+        )
+    sock = socket.socket(fileno=fd)
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.detach()
+        raise ConfigurationError(f"--fd {fd}: is a socket, but does not listen")
+    sock.setblocking(False)
+    return sock
+
+
+def port(sock: socket.socket) -> int:
+    """
+    Give the TCP port a socket listens on, 0 for a Unix socket.
+    """
+    return 0 if sock.family == socket.AF_UNIX else int(sock.getsockname()[1])

@@ -1,0 +1,90 @@
+"""
+What the server says, and in which words.
+
+One line per event and never a raw byte of the peer: what came from the network
+is escaped, so that no path can forge a line. A traceback appears only for an
+exception of the application's own code.
+"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fairway.server.exchange import Exchange
+    from fairway.types import Scope
+
+__all__ = ["access", "access_logger", "application_error", "application_fault", "logger", "phrase", "printable", "refused"]
+
+logger = logging.getLogger("fairway.server")
+access_logger = logging.getLogger("fairway.access")
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """
+    Escape what could end a line or steer a terminal, and cut what is long.
+    """
+    if len(text) > limit:
+        text = text[: limit - 1] + "…"
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def subject(scope: Scope) -> str:
+    """
+    Name an exchange: ``WebSocket /ws/chat/`` or ``GET /``.
+    """
+    kind = "WebSocket" if scope["type"] == "websocket" else scope.get("method", scope["type"])
+    return f"{kind} {printable(scope.get('path', ''))}"
+
+
+def access(exchange: Exchange, status: int) -> None:
+    """
+    Write the access log's line for one response.
+    """
+    if not exchange.connection.worker.options.access_log:
+        return
+    scope = exchange.scope
+    client = scope.get("client")
+    access_logger.info(
+        "%s %s %d", client[0] if client else "-", subject(scope), status, extra={"status_code": status}
+    )
+
+
+def refused(scope: Scope, status: int, reason: str) -> None:
+    """
+    Say in one line why a peer did not get what it asked for.
+    """
+    logger.warning("%s refused with %d: %s", subject(scope), status, printable(reason or "-", 500))
+
+
+def application_fault(scope: Scope, text: str, *values: object) -> None:
+    """
+    Say in one line how the application broke the ASGI protocol without raising.
+    """
+    logger.error("%s: the application " + text, subject(scope), *values)
+
+
+def application_error(scope: Scope, error: BaseException) -> None:
+    """
+    Record an exception of the application with its traceback.
+    """
+    logger.error(
+        "%s: the application raised %s",
+        subject(scope),
+        type(error).__name__,
+        exc_info=(type(error), error, error.__traceback__),
+    )
+
+
+def phrase(status: int) -> bytes:
+    """
+    Give the standard words for a status.
+    """
+    try:
+        return HTTPStatus(status).phrase.encode("ascii")
+    except ValueError:
+        return b"Error"

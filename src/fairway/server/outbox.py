@@ -1,0 +1,335 @@
+"""
+The outbox of one exchange, and the flusher that empties all of them.
+
+Whatever leaves through an exchange is queued here: what the application sends
+and what fan-out offers. Nothing is written at once: the outboxes that one loop
+turn filled are written at its end, each in one call, which makes four messages
+cost little more than one. Encoding lives in ``wire``, waiting in the exchange.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from fairway import metrics
+from fairway.wire.websocket import encode_close, websocket_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fairway.options import ServerOptions
+    from fairway.wire.prepared import Format, Prepared
+
+__all__ = ["Flusher", "Outbox", "OutboxState"]
+
+CLOCK_STRIDE = 32
+"""
+Outboxes written between two looks at the clock: a look costs a tenth of a write.
+"""
+
+
+class OutboxState(Enum):
+    """
+    What becomes of something offered.
+    """
+
+    CONNECTING = "held until the handshake is accepted, dropped if it is not"
+    OPEN = "queued"
+    CLOSING = "refused; what is queued still leaves, the close frame last"
+    CLOSED = "refused; nothing leaves any more"
+
+
+_OPEN = OutboxState.OPEN
+
+
+class Flusher:
+    """
+    Writes at the end of a loop turn what the turn queued; one per worker.
+
+    Attributes:
+        dirty: Outboxes with something to write, in the order of their first entry.
+        scheduled: Whether a run is on its way.
+    """
+
+    __slots__ = ("_connections_max", "_loop", "_seconds_max", "dirty", "scheduled")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, options: ServerOptions) -> None:
+        self._loop = loop
+        self._connections_max = options.flush_connections
+        self._seconds_max = options.flush_seconds
+        self.dirty: list[Outbox] = []
+        self.scheduled = False
+
+    def schedule(self) -> None:
+        """
+        Run at the end of this loop turn.
+        """
+        self.scheduled = True
+        self._loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        """
+        Hot path: write to each dirty outbox, within the bounds of one loop turn.
+        """
+        dirty = self.dirty
+        until = monotonic() + self._seconds_max
+        count = min(len(dirty), self._connections_max)
+        done = 0
+        while done < count:
+            batch = dirty[done : min(done + CLOCK_STRIDE, count)]
+            for outbox in batch:
+                entry = outbox._queue  # noqa: SLF001 - the two halves of one mechanism
+                if outbox.writable and type(entry) is bytes:
+                    # What nearly always happens, without a call.
+                    outbox._queue = None  # noqa: SLF001
+                    outbox._write(entry)  # noqa: SLF001
+                else:
+                    outbox.flush()
+            done += len(batch)
+            if monotonic() >= until:
+                break
+        del dirty[:done]
+        if dirty:
+            self._loop.call_soon(self._run)
+        else:
+            self.scheduled = False
+
+
+class Outbox:
+    """
+    What waits to be written to one peer.
+
+    Event-loop thread only; nothing here waits or raises because of the peer.
+    While the transport still holds earlier bytes nothing more is written, so that
+    everything pending can be counted, and the newest pong replaces an older one.
+
+    Attributes:
+        state: What becomes of something offered.
+        format: The wire format in which prepared messages leave here.
+        writable: Whether the transport holds no bytes; set by the connection.
+        bytes_max: What may be pending before an overflow.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_early",
+        "_early_bytes_max",
+        "_early_max",
+        "_flusher",
+        "_late_pong",
+        "_on_overflow",
+        "_queue",
+        "_transport_bytes",
+        "_write",
+        "bytes_max",
+        "format",
+        "state",
+        "writable",
+    )
+
+    def __init__(
+        self,
+        flusher: Flusher,
+        options: ServerOptions,
+        on_overflow: Callable[[], None],
+    ) -> None:
+        """
+        Make an outbox in the state CONNECTING.
+
+        Args:
+            flusher: The worker's flusher.
+            options: The limits.
+            on_overflow: Called once when an offer meets more pending bytes than allowed.
+        """
+        self._flusher = flusher
+        self._on_overflow = on_overflow
+        self._early: list[bytes] | None = None
+        self._early_max = options.early_messages_max
+        self._early_bytes_max = options.early_bytes_max
+        self._queue: bytes | list[bytes] | None = None
+        self._bytes = 0
+        self._late_pong: bytes | None = None
+        self._write: Callable[[bytes], None] = _write_nowhere
+        self._transport_bytes: Callable[[], int] = _no_bytes
+        self.bytes_max = options.outbox_bytes_max
+        self.format: Format = websocket_frame
+        self.state = OutboxState.CONNECTING
+        self.writable = False
+
+    @property
+    def pending_bytes(self) -> int:
+        """
+        Bytes queued here and in the transport, not yet taken by the kernel.
+        """
+        queue = self._queue
+        queued = len(queue) if type(queue) is bytes else self._bytes if queue else 0
+        return queued if self.writable else queued + self._transport_bytes()
+
+    def offer(self, prepared: Prepared) -> bool:
+        """
+        Queue one prepared message without waiting.
+
+        Hot path: once per member per publish. Event-loop thread only.
+
+        Returns:
+            Whether it was queued. If not, the exchange is closing, or overflowing: then
+            the overflow policy is applied in the next loop turn and counted.
+        """
+        if self.state is not _OPEN:
+            return self._offer_early(prepared)
+        frame = prepared.encodings.get(self.format)
+        if frame is None:
+            frame = prepared.encode(self.format)
+        if self._queue is None and self.writable:
+            self._queue = frame
+            flusher = self._flusher
+            flusher.dirty.append(self)
+            if not flusher.scheduled:
+                flusher.schedule()
+            return True
+        if self.pending_bytes > self.bytes_max:
+            metrics.drops.add("overflow")
+            self._on_overflow()
+            return False
+        self.send(frame)
+        return True
+
+    def send(self, frame: bytes) -> bool:
+        """
+        Queue bytes that must not be dropped: what the application sends, control frames.
+
+        Hot path: once per message that an application sends. Does not look at the limit.
+
+        Returns:
+            Whether more than half of the limit is pending, so that a sender should wait.
+        """
+        queue = self._queue
+        if queue is None:
+            self._queue = frame
+            if self.writable:
+                flusher = self._flusher
+                flusher.dirty.append(self)
+                if not flusher.scheduled:
+                    flusher.schedule()
+                return len(frame) * 2 > self.bytes_max
+        elif type(queue) is list:
+            queue.append(frame)
+            self._bytes += len(frame)
+        else:
+            self._queue = [queue, frame]  # type: ignore[list-item] # it is bytes if no list
+            self._bytes = len(queue) + len(frame)
+        return self.crowded()
+
+    def crowded(self) -> bool:
+        """
+        Whether more than half of the limit is pending.
+        """
+        return self.pending_bytes * 2 > self.bytes_max
+
+    def pong(self, frame: bytes) -> None:
+        """
+        Queue the answer to a ping.
+
+        A peer that pings and does not read gets only the answer to its last ping
+        (RFC 6455 section 5.5.3 allows that), so its pings cost no memory.
+        """
+        if self.state is not _OPEN:
+            return
+        if self.writable:
+            self.send(frame)
+        else:
+            self._late_pong = frame
+
+    def open(
+        self,
+        write: Callable[[bytes], None],
+        transport_bytes: Callable[[], int],
+        *,
+        writable: bool,
+    ) -> None:
+        """
+        Let flow what was offered before the handshake was accepted, and all that follows.
+
+        Args:
+            write: Writes bytes of the switched protocol.
+            transport_bytes: Counts the bytes that the transport holds.
+            writable: Whether it holds none.
+        """
+        self._write = write
+        self._transport_bytes = transport_bytes
+        self.writable = writable
+        self.state = _OPEN
+        for frame in self._early or ():
+            self.send(frame)
+        self._early = None
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """
+        Queue the close frame behind everything else; nothing is taken after it.
+        """
+        if self.state is _OPEN:
+            frame = encode_close(code, reason)
+            self.state = OutboxState.CLOSING
+            self.send(frame)
+
+    def shut(self) -> None:
+        """
+        Throw away what is left: the peer is gone, or the handshake was refused.
+        """
+        if self._early:
+            metrics.drops.add("refused_handshake", len(self._early))
+        self.state = OutboxState.CLOSED
+        self._early = self._queue = self._late_pong = None
+        self.writable = False
+        self._write = _write_nowhere
+        self._transport_bytes = _no_bytes
+
+    def flush(self) -> bool:
+        """
+        Write what is queued, in one call, if the transport holds nothing.
+
+        Returns:
+            Whether nothing is queued any more.
+        """
+        if not self.writable:
+            return self._queue is None
+        if self._late_pong is not None:
+            pong, self._late_pong = self._late_pong, None
+            self.send(pong)
+        queue, self._queue = self._queue, None
+        if queue is not None:
+            self._write(queue if type(queue) is bytes else b"".join(queue))
+        return True
+
+    def _offer_early(self, prepared: Prepared) -> bool:
+        """
+        Hold an offer until the handshake is accepted, within bounds.
+        """
+        if self.state is not OutboxState.CONNECTING:
+            return False
+        early = self._early
+        if early is None:
+            early = self._early = []
+        frame = prepared.encode(self.format)
+        held = sum(map(len, early))
+        if len(early) >= self._early_max or (early and held + len(frame) > self._early_bytes_max):
+            metrics.drops.add("before_accept")
+            return False
+        early.append(frame)
+        return True
+
+
+def _write_nowhere(data: bytes) -> None:
+    """
+    Stand in for a transport that is not there yet, or gone.
+    """
+
+
+def _no_bytes() -> int:
+    """
+    Count the bytes of a transport that is not there.
+    """
+    return 0

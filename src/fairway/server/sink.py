@@ -1,0 +1,122 @@
+"""
+How a response becomes HTTP/1.1 bytes: one sink per connection.
+
+Decides how a body is delimited, whether the connection lives on, and joins head
+and first body into one write. What an application may send when is not known
+here (``asgi_state``), nor how much (``exchange``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fairway.wire.http1 import LAST_CHUNK, encode_chunk, encode_head
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from fairway.server.clock import DateHeader
+    from fairway.wire.http1 import Request
+
+__all__ = ["Http1Sink"]
+
+
+class Http1Sink:
+    """
+    ``types.Sink`` over one HTTP/1.1 connection, for one response after the other.
+
+    Event-loop thread only.
+
+    Attributes:
+        keep_alive: Whether another request may follow; known at the end of a response.
+        writable: Whether the transport holds no bytes; set by the connection.
+    """
+
+    __slots__ = ("_chunked", "_date", "_http_1_0", "_no_body", "_transport", "keep_alive", "writable")
+
+    def __init__(self, transport: asyncio.Transport, date: DateHeader) -> None:
+        self._transport = transport
+        self._date = date
+        self._chunked = False
+        self._http_1_0 = False
+        self._no_body = False
+        self.keep_alive = True
+        self.writable = True
+
+    def begin(self, request: Request) -> None:
+        """
+        Prepare for the response to a request.
+        """
+        self.keep_alive = request.keep_alive
+        self._http_1_0 = request.version == "1.0"
+        self._no_body = request.method == "HEAD"
+        self._chunked = False
+
+    def head(
+        self,
+        status: int,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        *,
+        length: int | None,
+        end: bool,
+    ) -> None:
+        """
+        See ``types.Sink``: everything given here leaves in one write.
+        """
+        extra = self._date.line()
+        if status == 204 or status == 304:  # noqa: PLR1714 - no tuple per response
+            # RFC 9110 section 15.3.5 and 15.4.5: no body, whatever the application says.
+            self._no_body = True
+        elif length is not None:
+            extra += b"content-length: %d\r\n" % length
+        elif self._http_1_0:
+            self.keep_alive = False
+        elif not self._no_body:
+            self._chunked = True
+            extra += b"transfer-encoding: chunked\r\n"
+        if not self.keep_alive:
+            extra += b"connection: close\r\n"
+        elif self._http_1_0:
+            extra += b"connection: keep-alive\r\n"
+        self._transport.write(encode_head(status, headers, extra) + self._framed(body, end=end))
+
+    def body(self, data: bytes, *, end: bool) -> None:
+        """
+        See ``types.Sink``.
+        """
+        framed = self._framed(data, end=end)
+        if framed:
+            self._transport.write(framed)
+
+    def switch(self, head: bytes) -> Callable[[bytes], None]:
+        """
+        See ``types.Sink``: HTTP/1.1 switches by a 101, after which bytes are the peer's.
+        """
+        self._transport.write(head)
+        return self._transport.write
+
+    def interim(self, head: bytes) -> None:
+        """
+        Send an interim response, such as ``100 Continue``.
+        """
+        self._transport.write(head)
+
+    def reset(self) -> None:
+        """
+        See ``types.Sink``: what was written leaves, then the connection ends early.
+        """
+        self.keep_alive = False
+        self._transport.close()
+
+    def _framed(self, data: bytes, *, end: bool) -> bytes:
+        """
+        Delimit one part of the body.
+        """
+        if self._no_body:
+            return b""
+        if not self._chunked:
+            return data
+        framed = encode_chunk(data) if data else b""
+        return framed + LAST_CHUNK if end else framed

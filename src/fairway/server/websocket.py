@@ -1,0 +1,460 @@
+"""
+One WebSocket: frames in, messages out, and how it ends.
+
+The exchange stands between the frame decoder, the inbox and the outbox. It
+answers pings and closes by itself, holds the peer back when the application
+does not read, and finds out when the peer has gone silent. The application's
+side is the table ``asgi_state.WEBSOCKET``, whose actions are methods here.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from fairway import metrics
+from fairway.exceptions import ClientFault, LocalProtocolError, RemoteProtocolError
+from fairway.server import log
+from fairway.server.asgi_state import WEBSOCKET, Machine, State
+from fairway.server.exchange import Exchange
+from fairway.server.inbox import Inbox
+from fairway.server.outbox import Outbox, OutboxState
+from fairway.wire import codes
+from fairway.wire.handshake import Upgrade, accept_head
+from fairway.wire.websocket import (
+    Close,
+    FrameDecoder,
+    Ping,
+    encode_binary,
+    encode_ping,
+    encode_pong,
+    encode_text,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fairway.server.connection import Connection
+    from fairway.types import Extension, Message, Scope
+
+__all__ = ["WebSocketExchange"]
+
+PING = encode_ping(b"")
+OVERFLOW_POLICIES = ("close",)
+
+
+class WebSocketExchange(Exchange):
+    """
+    One WebSocket, from its handshake to its end.
+
+    Event-loop thread only.
+
+    Attributes:
+        inbox: What the application has yet to read.
+        outbox: What has yet to be written.
+    """
+
+    __slots__ = (
+        "_ahead",
+        "_close_by",
+        "_decoder",
+        "_early",
+        "_finish",
+        "_missed",
+        "_overflowing",
+        "_ping_at",
+        "_refusal",
+        "_upgrade",
+        "inbox",
+        "outbox",
+    )
+
+    def __init__(self, connection: Connection, scope: Scope, upgrade: Upgrade) -> None:
+        super().__init__(connection, scope, State.CONNECTING)
+        worker = connection.worker
+        options = worker.options
+        self._upgrade: Upgrade | None = upgrade
+        self._decoder: FrameDecoder | None = None
+        self._early: bytes = b""
+        self._ahead = 0
+        self._missed = 0
+        self._ping_at = inf
+        self._close_by = inf
+        self._finish: Callable[[], None] | None = None
+        self._overflowing = False
+        self._refusal: tuple[int, list[tuple[bytes, bytes]]] | None = None
+        self.outbox = Outbox(worker.flusher, options, self._overflow)
+        self.inbox = Inbox(worker.loop, options.inbox_messages_max, self._message_read)
+        self.inbox.push({"type": "websocket.connect"})
+        extension: Extension = {
+            "outbox": self.outbox,
+            "inbox": self.inbox,
+            "receive": self.inbox.receive,
+            "configure": self.configure,
+        }
+        scope["extensions"] = {"websocket.http.response": {}, "fairway": extension}
+
+    def configure(
+        self, *, overflow: str | None = None, outbox_bytes_max: int | None = None
+    ) -> None:
+        """
+        See ``types.Configure``.
+
+        Raises:
+            LocalProtocolError: The handshake is accepted already, or a value is not known.
+        """
+        if self.state is not State.CONNECTING:
+            raise LocalProtocolError("expected configure() before websocket.accept, got it after")
+        if overflow is not None and overflow not in OVERFLOW_POLICIES:
+            expected = " or ".join(map(repr, OVERFLOW_POLICIES))
+            raise LocalProtocolError(f"expected overflow={expected}, got {overflow!r}")
+        if outbox_bytes_max is not None:
+            self.outbox.bytes_max = outbox_bytes_max
+
+    # -- from the peer
+
+    def receive_data(self, data: bytes) -> None:
+        """
+        Take bytes of the peer. Hot path: once per read.
+        """
+        decoder, inbox = self._decoder, self.inbox
+        if decoder is None:
+            self._receive_early(data)
+            return
+        for event in decoder.receive_data(data):
+            kind = type(event)
+            if kind is str:
+                metrics.messages_received.value += 1
+                inbox.push({"type": "websocket.receive", "text": event}, len(event))  # type: ignore[arg-type] # by kind
+            elif kind is bytes:
+                metrics.messages_received.value += 1
+                inbox.push({"type": "websocket.receive", "bytes": event}, len(event))  # type: ignore[arg-type] # by kind
+            elif kind is Ping:
+                self.outbox.pong(encode_pong(event.payload))  # type: ignore[union-attr] # by kind
+            elif kind is Close:
+                self._receive_close(event)  # type: ignore[arg-type] # by kind
+            elif isinstance(event, RemoteProtocolError):
+                self._fail(event)
+        if inbox.unread_messages:
+            self._hold_back(len(data))
+
+    def _receive_early(self, data: bytes) -> None:
+        """
+        Keep what a hasty peer sends before its handshake is answered.
+        """
+        if self.state is not State.CONNECTING:
+            return
+        self._early += data
+        if len(self._early) > self.connection.worker.options.receive_bytes:
+            self.connection.pause_reading()
+
+    def _hold_back(self, size: int) -> None:
+        """
+        Pause reading when the application is behind and control frames were looked for.
+        """
+        inbox, options = self.inbox, self.connection.worker.options
+        if (
+            inbox.unread_bytes < options.receive_bytes
+            and inbox.unread_messages < options.receive_messages
+        ):
+            return
+        self._ahead += size
+        if self._ahead > options.receive_ahead_bytes:
+            self.connection.pause_reading()
+
+    def _message_read(self) -> None:
+        """
+        Read again once the application has caught up.
+        """
+        if not self._ahead:
+            return
+        inbox, options = self.inbox, self.connection.worker.options
+        if (
+            inbox.unread_bytes < options.receive_bytes
+            and inbox.unread_messages < options.receive_messages
+        ):
+            self._ahead = 0
+            self.connection.resume_reading()
+
+    def _receive_close(self, close: Close) -> None:
+        """
+        Answer the peer's close frame, or take it as the answer to ours (RFC 6455 section 5.5.1).
+        """
+        if self.outbox.state is OutboxState.OPEN:
+            code = close.code if codes.is_sendable(close.code) else codes.NO_STATUS
+            self.outbox.close(code)
+            self._await_close()
+        self._gone(close.code, close.reason)
+        self._finish_when_flushed(self.connection.transport.close)
+
+    def _fail(self, error: RemoteProtocolError) -> None:
+        """
+        End because the peer broke the protocol (RFC 6455 section 7.1.7).
+        """
+        log.refused(self.scope, error.code, error.reason)
+        self.end(error.code, error.reason)
+        self._finish_when_flushed(self.connection.linger)
+
+    # -- to the peer: the actions of asgi_state.WEBSOCKET
+
+    def accept(self, message: Message) -> None:
+        """
+        ``websocket.accept``: answer the handshake and let everything flow.
+        """
+        assert self._upgrade is not None  # noqa: S101 - the state table calls this once
+        head = accept_head(self._upgrade, message.get("subprotocol"), message.get("headers") or ())
+        connection, options = self.connection, self.connection.worker.options
+        self._upgrade = None
+        self._decoder = FrameDecoder(
+            message_bytes_max=options.message_bytes_max, fragments_max=options.fragments_max
+        )
+        log.access(self, 101)
+        sink = connection.sink
+        write = sink.switch(head)
+        self.outbox.open(
+            write, connection.transport.get_write_buffer_size, writable=sink.writable
+        )
+        if options.ping_interval:
+            self._ping_at = connection.worker.loop.time() + options.ping_interval
+            connection.expect_by(self._ping_at)
+        if self._early:
+            early, self._early = self._early, b""
+            connection.resume_reading()
+            self.receive_data(early)
+
+    def send_message(self, message: Message) -> Any:
+        """
+        ``websocket.send``: queue one message; hot path of what applications send.
+        """
+        text = message.get("text")
+        if text is not None:
+            frame = encode_text(text)
+        else:
+            data = message.get("bytes")
+            if data is None:
+                raise LocalProtocolError("expected 'text' or 'bytes' in websocket.send, got neither")
+            frame = encode_binary(data)
+        return self._wait_for_room() if self.outbox.send(frame) else None
+
+    def close(self, message: Message) -> None:
+        """
+        ``websocket.close`` after the handshake: the peer gets what is queued, then the code.
+        """
+        code = message.get("code")
+        code = codes.NORMAL if code is None else code
+        reason = message.get("reason") or ""
+        self.outbox.close(code, reason)
+        self._await_close()
+        self._disconnect(code, reason)
+
+    def refuse(self, message: Message) -> None:  # noqa: ARG002 - an action takes the message
+        """
+        ``websocket.close`` before the handshake is accepted: 403, as the ASGI spec says.
+        """
+        self._refuse_with(403)
+
+    def start_refusal(self, message: Message) -> None:
+        """
+        ``websocket.http.response.start``: held back until the first part of the body.
+        """
+        status = message.get("status")
+        if not isinstance(status, int) or not 200 <= status <= 599:  # noqa: PLR2004 - RFC 9110 15
+            raise LocalProtocolError(f"expected a status from 200 to 599, got {status!r}")
+        framing = (b"transfer-encoding", b"connection", b"content-length")
+        headers = [
+            (name, value)
+            for name, value in message.get("headers") or ()
+            if name.lower() not in framing
+        ]
+        self._refusal = (status, headers)
+
+    def refusal_body(self, message: Message) -> None:
+        """
+        ``websocket.http.response.body``: an answer of the application's own instead of a 101.
+        """
+        data, end = bytes(message.get("body", b"")), not message.get("more_body", False)
+        sink = self.connection.sink
+        sink.keep_alive = False
+        if self._refusal is not None:
+            (status, headers), self._refusal = self._refusal, None
+            sink.head(status, headers, data, length=len(data) if end else None, end=end)
+            log.access(self, status)
+        else:
+            sink.body(data, end=end)
+        if end:
+            self.enter(State.CLOSED)
+            self._refused()
+            self.connection.response_complete()
+
+    # -- waiting for a slow reader
+
+    async def _wait_for_room(self) -> None:
+        """
+        Wait until half the limit is free again, or the peer has gone.
+        """
+        outbox = self.outbox
+        outbox.flush()
+        while outbox.crowded():
+            await self.connection.wait_for_room()
+            outbox.flush()
+
+    def pause_writing(self) -> None:
+        """
+        See ``Exchange``.
+        """
+        self.outbox.writable = False
+
+    def resume_writing(self) -> None:
+        """
+        See ``Exchange``: write what was queued meanwhile, in one call.
+        """
+        self.outbox.writable = True
+        self.outbox.flush()
+        if self._finish is not None:
+            self._finish_when_flushed(self._finish)
+
+    def _overflow(self) -> None:
+        """
+        Have the overflow policy applied, one turn later: fan-out goes on undisturbed.
+        """
+        if not self._overflowing:
+            self._overflowing = True
+            self.connection.worker.loop.call_soon(
+                self.end, codes.TRY_AGAIN_LATER, "too slow to keep up"
+            )
+
+    # -- the end
+
+    def end(self, code: int, reason: str = "") -> None:
+        """
+        End by decision of the server: the application gets ``websocket.disconnect``.
+
+        Before the handshake is accepted the peer gets a 503 instead.
+        """
+        if self.state in (State.CONNECTING, State.REFUSING):
+            self._refuse_with(503)
+        elif self.outbox.state is OutboxState.OPEN:
+            metrics.closes.add(str(code))
+            self.outbox.close(code, reason)
+            self._await_close()
+            self._gone(code, reason)
+
+    def peer_gone(self) -> None:
+        """
+        See ``Exchange``: without a closing handshake the code is 1006.
+        """
+        self.outbox.shut()
+        self._gone(codes.ABNORMAL, "")
+        metrics.websockets_closed.value += 1
+
+    def _gone(self, code: int, reason: str) -> None:
+        """
+        Let the application know that the peer left or was cut off.
+        """
+        if self.state is not State.CLOSED:
+            self.enter(State.GONE)
+        self._disconnect(code, reason)
+
+    def _disconnect(self, code: int, reason: str) -> None:
+        """
+        Queue the application's one ``websocket.disconnect``, whoever comes first.
+        """
+        event = {"type": "websocket.disconnect", "code": code, "reason": reason}
+        self.inbox.disconnect(event)
+
+    def _await_close(self) -> None:
+        """
+        Give the peer its time to answer our close frame.
+        """
+        self._ping_at = inf
+        loop, options = self.connection.worker.loop, self.connection.worker.options
+        self._close_by = loop.time() + options.close_timeout
+        self.connection.resume_reading()
+        self.connection.expect_by(self._close_by)
+
+    def _finish_when_flushed(self, finish: Callable[[], None]) -> None:
+        """
+        Let go of the transport once the close frame has been handed to it.
+        """
+        if self.outbox.flush():
+            self._finish = None
+            finish()
+        else:
+            self._finish = finish
+
+    def on_deadline(self, now: float) -> float:
+        """
+        See ``Exchange``: ping, find the peer silent, or stop waiting for its close frame.
+        """
+        if now >= self._close_by:
+            self.connection.transport.abort()
+            return inf
+        if now >= self._ping_at:
+            self._ping(now)
+        return min(self._ping_at, self._close_by)
+
+    def _ping(self, now: float) -> None:
+        """
+        Ask the peer for a sign of life, or give it up after too many silent intervals.
+
+        Any byte since the last ping counts. While we do not read, nothing can be missed,
+        but the ping is still written: the kernel reports a reset peer by that.
+        """
+        connection, options = self.connection, self.connection.worker.options
+        if connection.alive:
+            self._missed = 0
+        elif not connection.reading_paused:
+            self._missed += 1
+        if self._missed >= options.pings_missed:
+            metrics.closes.add("silent")
+            connection.transport.abort()
+            return
+        connection.alive = False
+        if self.outbox.writable:
+            self.outbox.send(PING)
+        self._ping_at = now + options.ping_interval
+
+    def _refuse_with(self, status: int) -> None:
+        """
+        Answer the handshake with a refusal of the server's own.
+        """
+        unanswered = self.state is State.CONNECTING or self._refusal is not None
+        self.enter(State.GONE)
+        self._refusal = None
+        self._refused()
+        if unanswered:
+            self.connection.sink.keep_alive = False
+            log.access(self, status)
+            self.connection.answer(status)
+        else:
+            self.connection.sink.reset()
+
+    def _refused(self) -> None:
+        """
+        Let go of what was meant for the WebSocket that will not be.
+        """
+        self.outbox.shut()
+        self._disconnect(codes.ABNORMAL, "")
+
+    def _ended(self, error: BaseException | None) -> None:
+        """
+        See ``Exchange``: a socket that its application leaves open is closed here.
+        """
+        early = self.state in (State.CONNECTING, State.REFUSING)
+        if isinstance(error, ClientFault):
+            log.refused(self.scope, error.status if early else error.code, error.reason)
+        elif error is not None:
+            metrics.application_errors.value += 1
+            log.application_error(self.scope, error)
+        elif early:
+            log.application_fault(self.scope, "returned without accepting or closing")
+        if early:
+            self._refuse_with(error.status if isinstance(error, ClientFault) else 500)
+        elif error is None:
+            self.end(codes.NORMAL)
+        else:
+            code = error.code if isinstance(error, ClientFault) else codes.INTERNAL_ERROR
+            self.end(code, error.reason if isinstance(error, ClientFault) else "")
+
+
+WebSocketExchange.machine = Machine(WEBSOCKET, WebSocketExchange)
