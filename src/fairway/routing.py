@@ -251,6 +251,12 @@ class UrlconfRouter:
             )
         return match
 
+    def load(self) -> None:
+        """
+        Read the routes now, so that their mistakes show before a socket comes.
+        """
+        self._root()
+
     def _root(self) -> Route:
         """
         Give the consumer routes of the present ``ROOT_URLCONF``.
@@ -358,10 +364,18 @@ def _compile(
         elif wanted(entry.callback):
             application = single_callable(entry.callback, f"route {where!r}")
             pattern = entry.pattern
-            if isinstance(pattern, RoutePattern) and _nested(application) is not None:
+            if isinstance(pattern, RoutePattern) and _routes_paths(application):
                 # path() takes its route for the whole path; before a router it is a prefix.
                 pattern = RoutePattern(str(pattern), name=pattern.name, is_endpoint=False)
             yield Route(pattern, entry.default_args, application, ())
+
+
+def _routes_paths(application: Any) -> bool:
+    """
+    Whether an application is, wraps or claims to be a router for the rest of the path.
+    """
+    claim = getattr(application, "_path_routing", False) is True
+    return claim or _nested(application) is not None
 
 
 def _nested(application: Any) -> URLRouter | None:

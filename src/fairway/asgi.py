@@ -1,0 +1,298 @@
+"""
+The applications a server runs: everything, or pages alone; and which of all is meant.
+
+``application`` serves pages and the consumers found in ``urls.py``, behind the Host and
+Origin rule, with session and user; ``pages`` serves HTTP alone, for a project that
+writes its own ``ProtocolTypeRouter``. Both are built on first use, so importing this
+module needs no settings. ``resolve_application()`` says what a command is to serve.
+"""
+
+from __future__ import annotations
+
+import copy
+import pkgutil
+import sys
+import traceback
+from difflib import get_close_matches
+from importlib import import_module
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from django.apps import apps
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIHandler
+
+from fairway.auth import identify
+from fairway.exceptions import ConfigurationError
+from fairway.routing import ProtocolTypeRouter, UrlconfRouter
+from fairway.security import admit
+from fairway.types import ASGIApplication, Receive, Scope, Send
+
+__all__ = [
+    "Application",
+    "Pages",
+    "Resolution",
+    "application",
+    "import_application",
+    "pages",
+    "resolve_application",
+]
+
+
+class Pages:
+    """
+    HTTP alone: Django's own handler, and its static files in development.
+
+    Args:
+        static: Whether static files are served: None for as ``DEBUG`` says, True for
+            always, False for never; in any case only with ``django.contrib.staticfiles``.
+    """
+
+    def __init__(self, *, static: bool | None = None) -> None:
+        self._static = static
+        self._handler: Any = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Serve one request.
+        """
+        await self.build()(scope, receive, send)
+
+    def build(self) -> ASGIApplication:
+        """
+        Set Django up and load its middleware, once.
+        """
+        if self._handler is None:
+            self._handler = with_static_files(get_asgi_application(), self._static)
+        handler: ASGIApplication = self._handler
+        return handler
+
+
+class Application:
+    """
+    Pages, and the consumers found in ``urls.py``.
+    """
+
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+        self._router = UrlconfRouter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Serve one connection.
+
+        Raises:
+            RouteNotFound: No consumer has the path of a WebSocket.
+            ValueError: The scope has a type that is not served here.
+        """
+        kind = scope["type"]
+        if kind == "http":
+            await self._pages(scope, receive, send)
+        elif kind == "websocket":
+            await self._websocket(scope, receive, send)
+        elif kind == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            raise ValueError(f"No application configured for scope type {kind!r}")
+
+    def build(self) -> Application:
+        """
+        Set Django up and read the routes, so that their mistakes show before serving.
+        """
+        self._pages.build()
+        self._router.load()
+        return self
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Host and Origin, route, session and user, consumer.
+
+        All in one coroutine and one scope, which is the outermost and so this
+        application's to change: a socket may rest for days on what is held here.
+        The route comes before the user, so that a path nobody has costs no query.
+        """
+        if not await admit(scope, receive, send):
+            return
+        match = self._router.resolve(scope)
+        scope["url_route"] = {"args": match.args, "kwargs": match.kwargs}
+        await identify(scope)
+        await match.application(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """
+        Build at start-up where the server asks, and answer.
+        """
+        while True:
+            kind = (await receive())["type"]
+            if kind == "lifespan.startup":
+                await self._start(send)
+            await send({"type": f"{kind}.complete"})
+            if kind == "lifespan.shutdown":
+                return
+
+    async def _start(self, send: Send) -> None:
+        """
+        Build, and tell the server if that fails: else it takes lifespan for unsupported.
+        """
+        try:
+            self.build()
+        except Exception as error:
+            message = f"{type(error).__name__}: {error}"
+            await send({"type": "lifespan.startup.failed", "message": message})
+            raise
+
+
+pages = Pages()
+application = Application(pages)
+
+
+class Resolution(NamedTuple):
+    """
+    What a command is to serve.
+
+    Attributes:
+        application: The application, ready.
+        notes: What start-up has to say about the choice, one line each.
+    """
+
+    application: ASGIApplication
+    notes: list[str]
+
+
+def resolve_application(spec: str | None = None, *, static: bool | None = None) -> Resolution:
+    """
+    Find what to serve: what was asked for, else ``ASGI_APPLICATION``, else everything.
+
+    Django's own ``ASGIHandler`` knows no WebSockets, so ``application`` takes its place,
+    and inside a ``ProtocolTypeRouter`` ``pages`` does. Hence ``asgi.py`` may stay as
+    ``startproject`` wrote it.
+
+    Args:
+        spec: ``module:name``, from the command line; None to go by the settings.
+        static: Whether static files are served, as for ``Pages``.
+
+    Raises:
+        ConfigurationError: What is named cannot be imported or called.
+    """
+    everything = Application(Pages(static=static))
+    named_by = "application" if spec else "ASGI_APPLICATION"
+    spec = spec or getattr(settings, "ASGI_APPLICATION", None)
+    if spec is None:
+        return Resolution(everything.build(), [])
+    given = import_application(spec, named_by)
+    if given is application:
+        return Resolution(everything.build(), [])
+    if type(given) is ASGIHandler:
+        note = f"{spec} is Django's own handler; fairway.asgi.application serves in its place."
+        return Resolution(everything.build(), [note])
+    if given is pages:
+        return Resolution(Pages(static=static).build(), [])
+    if isinstance(given, ProtocolTypeRouter):
+        return _with_pages(given, spec, static)
+    return Resolution(with_static_files(given, static), [])
+
+
+def with_static_files(inner: Any, static: bool | None) -> Any:
+    """
+    Put Django's static files in front of an application, where they are to be served.
+    """
+    # Not ready means that the application is none of Django's.
+    if static is False or not apps.ready or not apps.is_installed("django.contrib.staticfiles"):
+        return inner
+    if not (static or settings.DEBUG):
+        return inner
+    from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+
+    return ASGIStaticFilesHandler(inner)
+
+
+def import_application(spec: str, named_by: str = "application") -> Any:
+    """
+    Import an application by name.
+
+    Args:
+        spec: ``module:name`` or ``module.name``.
+        named_by: The setting or argument that holds it, for the messages.
+
+    Raises:
+        ConfigurationError: It cannot be imported or called; one line, with the nearest name.
+    """
+    subject = f"{named_by} {spec!r}"
+    path, _, name = spec.partition(":") if ":" in spec else spec.rpartition(".")
+    if not path or not name:
+        raise ConfigurationError(f"{subject}: expected 'module:name' or 'module.name'")
+    module = _import_module(path, subject)
+    value: Any = module
+    for part in name.split("."):
+        if not hasattr(value, part):
+            hint = _nearest(part, (each for each in dir(value) if not each.startswith("_")))
+            raise ConfigurationError(f"{subject}: {path} has no {part!r}{hint}")
+        value = getattr(value, part)
+    if isinstance(value, ModuleType) and callable(getattr(value, "application", None)):
+        raise ConfigurationError(
+            f"{subject}: this is a module; did you mean '{value.__name__}:application'?"
+        )
+    if not callable(value):
+        raise ConfigurationError(
+            f"{subject}: expected an ASGI application, got {type(value).__name__}"
+        )
+    return value
+
+
+def _with_pages(router: ProtocolTypeRouter, spec: str, static: bool | None) -> Resolution:
+    """
+    Give a project's router our pages, where it has Django's handler or none for HTTP.
+    """
+    http = router.application_mapping.get("http")
+    if http is None:
+        notes = [f"{spec} has no 'http'; fairway.asgi.pages serves pages."]
+    elif type(http) is ASGIHandler:
+        notes = [f"{spec} has Django's own handler for 'http'; fairway.asgi.pages serves pages."]
+    elif http is pages:
+        notes = []
+    else:
+        return Resolution(with_static_files(router, static), [])
+    ours = Pages(static=static)
+    ours.build()
+    # A copy: the project may use its own in tests, or under another server.
+    changed = copy.copy(router)
+    changed.application_mapping = {**router.application_mapping, "http": ours}
+    return Resolution(changed, notes)
+
+
+def _import_module(path: str, subject: str) -> ModuleType:
+    """
+    Import a project's module, turning whatever goes wrong into one line.
+    """
+    try:
+        return import_module(path)
+    except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{path}.".startswith(f"{missing}."):
+            hint = _nearest(missing, _sibling_modules(missing))
+            raise ConfigurationError(f"{subject}: there is no module {missing!r}{hint}") from error
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        text = " ".join(str(error).split())
+        raise ConfigurationError(
+            f"{subject}: importing {path} failed in {frame.filename}, line {frame.lineno}: "
+            f"{type(error).__name__}: {text}"
+        ) from error
+
+
+def _sibling_modules(missing: str) -> list[str]:
+    """
+    Name the modules that lie where a missing one was looked for.
+    """
+    parent, _, _ = missing.rpartition(".")
+    where = sys.modules[parent].__path__ if parent else None
+    prefix = f"{parent}." if parent else ""
+    return [f"{prefix}{each.name}" for each in pkgutil.iter_modules(where)]
+
+
+def _nearest(wrong: str, names: Any) -> str:
+    """
+    Ask whether a similar name was meant; an empty text if there is none.
+    """
+    close = get_close_matches(wrong, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

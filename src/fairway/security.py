@@ -1,0 +1,322 @@
+"""
+Who may open a WebSocket: the rules about Host and Origin.
+
+Browsers send cookies with a WebSocket handshake from any page, and no other rule of
+theirs protects it, so the server has to look at the Origin. ``admit()`` is Fairway's
+own rule, the one of Django's ``CsrfViewMiddleware``, and needs no configuration;
+``OriginValidator`` and ``AllowedHostsOriginValidator`` are Channels', for projects that
+write their stack themselves. Sessions and users are not looked at here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+from django.conf import settings
+from django.core.exceptions import DisallowedHost
+from django.http import HttpRequest
+from django.http.request import split_domain_port
+from django.utils.http import is_same_domain
+
+from fairway import metrics
+from fairway.types import Receive, Scope, Send
+
+__all__ = [
+    "AllowedHostsOriginValidator",
+    "OriginValidator",
+    "Refusal",
+    "admit",
+    "refusal",
+]
+
+logger = logging.getLogger("fairway.security")
+
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+_DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+_SHOWN_MAX = 200  # Characters of what the peer sent that go into the log.
+
+
+class Refusal(NamedTuple):
+    """
+    Why a handshake is refused.
+
+    Attributes:
+        kind: ``host`` or ``origin``, for the counter.
+        reason: What was found and what was expected.
+        fix: The line for the settings, if the peer is welcome after all.
+    """
+
+    kind: str
+    reason: str
+    fix: str
+
+
+class HandshakeRequest(HttpRequest):
+    """
+    As much of a request as Django's rules about hosts and schemes read.
+
+    ``get_host()`` and ``is_secure()`` are Django's, so ``ALLOWED_HOSTS``,
+    ``USE_X_FORWARDED_HOST``, ``USE_X_FORWARDED_PORT`` and ``SECURE_PROXY_SSL_HEADER``
+    mean what they mean for pages. ``ws`` and ``wss`` are read as ``http`` and ``https``.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        # A whole HttpRequest would hold a dozen objects that nobody asks for.
+        server = scope.get("server") or ("unknown", 0)
+        self._scheme = "https" if scope.get("scheme") in {"wss", "https"} else "http"
+        self.META = {"SERVER_NAME": server[0], "SERVER_PORT": str(server[1])}
+        for name, value in scope["headers"]:
+            # One name with hyphens and underscores would be two headers in one.
+            if b"_" not in name:
+                key = f"HTTP_{name.decode('latin1').upper().replace('-', '_')}"
+                text = value.decode("latin1")
+                self.META[key] = f"{self.META[key]},{text}" if key in self.META else text
+
+    def _get_scheme(self) -> str:
+        return self._scheme
+
+
+async def admit(scope: Scope, receive: Receive, send: Send) -> bool:
+    """
+    Let a handshake pass by Fairway's rule, or refuse it and say why in the log.
+    """
+    found = refusal(scope)
+    if found is None:
+        return True
+    metrics.refusals.add(found.kind)
+    logger.warning(
+        "WebSocket %s refused with 403: %s. If it is yours: %s",
+        _shown(scope.get("path", "")),
+        found.reason,
+        found.fix,
+        extra={"status_code": 403},
+    )
+    await _deny(receive, send)
+    return False
+
+
+def refusal(scope: Scope) -> Refusal | None:
+    """
+    Apply Fairway's rule to a handshake.
+
+    The Host must be in ``ALLOWED_HOSTS``. The Origin must be the site itself, scheme and
+    port included, or be in ``CSRF_TRUSTED_ORIGINS``. Without an Origin it is no browser,
+    and passes; ``null`` is a page that hides where it is from, and does not.
+
+    Returns:
+        Why not, or None if the handshake may pass.
+    """
+    request = HandshakeRequest(scope)
+    try:
+        host = request.get_host()
+    except DisallowedHost:
+        return _host_refusal(request)
+    origin = request.META.get("HTTP_ORIGIN")
+    if origin is None:
+        return None
+    site = f"{request.scheme}://{host}"
+    if origin == site or _is_trusted(origin):
+        return None
+    return _origin_refusal(origin, site)
+
+
+class OriginValidator:
+    """
+    Lets a WebSocket pass if its Origin is in a list, else refuses it with 403.
+
+    An entry is ``*``, a host (``example.com``; ``.example.com`` with its subdomains), or
+    an origin with scheme and perhaps port (``https://example.com:8443``). Without an
+    Origin only ``*`` lets it pass.
+
+    Attributes:
+        application: What runs behind it.
+        allowed_origins: The list.
+    """
+
+    def __init__(self, application: Any, allowed_origins: Iterable[str]) -> None:
+        self.application = application
+        self.allowed_origins = allowed_origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """
+        Run the application, or refuse the handshake and say why in the log.
+
+        Raises:
+            ValueError: The scope is not that of a WebSocket.
+        """
+        if scope["type"] != "websocket":
+            raise ValueError("You cannot use OriginValidator on a non-WebSocket connection")
+        origin = _origin_header(scope)
+        if self.valid_origin(_parsed(origin)):
+            return await self.application(scope, receive, send)
+        metrics.refusals.add("origin")
+        logger.warning(
+            "WebSocket %s refused with 403: origin %s is not in the allowed origins %r",
+            _shown(scope.get("path", "")),
+            _shown(origin) if origin is not None else "(none)",
+            self.allowed_origins,
+            extra={"status_code": 403},
+        )
+        return await _deny(receive, send)
+
+    def valid_origin(self, parsed_origin: SplitResult | None) -> bool:
+        """
+        Whether an Origin may pass; None stands for a missing or unreadable one.
+        """
+        if parsed_origin is None and "*" not in self.allowed_origins:
+            return False
+        return self.validate_origin(parsed_origin)
+
+    def validate_origin(self, parsed_origin: SplitResult | None) -> bool:
+        """
+        Whether an Origin matches an entry of the list.
+        """
+        return any(
+            pattern == "*" or self.match_allowed_origin(parsed_origin, pattern)
+            for pattern in self.allowed_origins
+        )
+
+    def match_allowed_origin(self, parsed_origin: SplitResult | None, pattern: str) -> bool:
+        """
+        Whether an Origin matches one entry.
+        """
+        if parsed_origin is None:
+            return False
+        host = parsed_origin.hostname or ""
+        has_scheme = "://" in pattern
+        allowed = urlsplit(pattern.lower() if has_scheme else f"//{pattern.lower()}")
+        if has_scheme and allowed.scheme != parsed_origin.scheme:
+            return False
+        # Without a scheme or a port of its own, a pattern stands for any port.
+        port = self.get_origin_port(allowed)
+        if port is not None and port != self.get_origin_port(parsed_origin):
+            return False
+        return bool(is_same_domain(host, allowed.hostname or ""))
+
+    def get_origin_port(self, origin: SplitResult) -> int | None:
+        """
+        Find an origin's port: its own, that of its scheme, or None.
+        """
+        return origin.port or _DEFAULT_PORTS.get(origin.scheme)
+
+
+def AllowedHostsOriginValidator(application: Any) -> OriginValidator:  # noqa: N802 - Channels' name
+    """
+    Let WebSockets pass whose Origin is a host in ``ALLOWED_HOSTS``.
+    """
+    allowed_hosts = settings.ALLOWED_HOSTS
+    if settings.DEBUG and not allowed_hosts:
+        allowed_hosts = list(_LOCAL_HOSTS)
+    return OriginValidator(application, allowed_hosts)
+
+
+async def _deny(receive: Receive, send: Send) -> None:
+    """
+    Refuse a handshake, which the server answers with 403.
+    """
+    if (await receive())["type"] == "websocket.connect":
+        await send({"type": "websocket.close"})
+
+
+def _host_refusal(request: HttpRequest) -> Refusal:
+    """
+    Explain a Host that Django does not take.
+    """
+    host = request.META.get("HTTP_HOST") or request.META["SERVER_NAME"]
+    if settings.USE_X_FORWARDED_HOST:
+        host = request.META.get("HTTP_X_FORWARDED_HOST", host)
+    domain, _ = split_domain_port(host)
+    fix = f"ALLOWED_HOSTS += [{_quoted(domain)}]" if domain else "send a valid Host header"
+    return Refusal("host", f"host {_shown(host)} is not in ALLOWED_HOSTS", fix)
+
+
+def _origin_refusal(origin: str, site: str) -> Refusal:
+    """
+    Explain an Origin that is neither the site nor trusted.
+
+    Where only the scheme differs, the page came by TLS and the handshake is believed not
+    to: a proxy ends TLS and Django has not been told.
+    """
+    shown = _shown(origin)
+    if origin == site.replace("http://", "https://", 1):
+        return Refusal(
+            "origin",
+            f"origin {shown} is not this site {site!r}, which differs by its scheme: "
+            "a proxy in front seems to end TLS",
+            'SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")',
+        )
+    reason = f"origin {shown} is neither this site {site!r} nor in CSRF_TRUSTED_ORIGINS"
+    if _is_opaque(origin):
+        return Refusal("origin", reason, "serve the page from an origin of its own")
+    return Refusal("origin", reason, f"CSRF_TRUSTED_ORIGINS += [{_quoted(origin)}]")
+
+
+def _is_opaque(origin: str) -> bool:
+    """
+    Whether an Origin names no site: ``null``, or what is no origin at all.
+    """
+    parsed = _parsed(origin)
+    return parsed is None or not (parsed.scheme and parsed.netloc)
+
+
+def _is_trusted(origin: str) -> bool:
+    """
+    Whether an Origin is in ``CSRF_TRUSTED_ORIGINS``, itself or below a ``*.`` entry.
+    """
+    parsed = _parsed(origin)
+    if parsed is None or _is_opaque(origin):
+        return False
+    return any(_is_covered(origin, parsed, entry) for entry in settings.CSRF_TRUSTED_ORIGINS)
+
+
+def _is_covered(origin: str, parsed: SplitResult, entry: str) -> bool:
+    """
+    Whether one entry of ``CSRF_TRUSTED_ORIGINS`` covers an Origin.
+    """
+    if "*" not in entry:
+        return origin == entry
+    trusted = urlsplit(entry)
+    below = bool(is_same_domain(parsed.netloc, trusted.netloc.lstrip("*")))
+    return below and parsed.scheme == trusted.scheme
+
+
+def _origin_header(scope: Scope) -> str | None:
+    """
+    Read the Origin of a scope.
+    """
+    for name, value in scope.get("headers", ()):
+        if name == b"origin":
+            return str(value, "latin1")
+    return None
+
+
+def _parsed(origin: str | None) -> SplitResult | None:
+    """
+    Split an Origin; None if there is none or it is no origin.
+    """
+    if origin is None or not origin.isascii():
+        return None
+    try:
+        parsed = urlsplit(origin)
+        parsed.port  # noqa: B018 - raises for a port that is none
+    except ValueError:
+        return None
+    return parsed
+
+
+def _shown(text: str) -> str:
+    """
+    Quote what the peer sent so that it can neither end a line nor fill the log.
+    """
+    return repr(text if len(text) <= _SHOWN_MAX else f"{text[: _SHOWN_MAX - 1]}…")
+
+
+def _quoted(text: str) -> str:
+    """
+    Write text as it goes into the settings.
+    """
+    return json.dumps(text if len(text) <= _SHOWN_MAX else "…")
