@@ -1,0 +1,51 @@
+"""
+Fairway as a Django application: what has to happen once, when Django is ready.
+
+Only registering: nothing here opens a socket, a thread or a database.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from django.apps import AppConfig, apps
+from django.conf import settings
+from django.core import checks
+from django.core.management import find_commands, get_commands
+
+from fairway.checks import check_settings
+from fairway.logs import configure_logging
+
+__all__ = ["FairwayConfig", "runserver_below"]
+
+
+class FairwayConfig(AppConfig):
+    """
+    ``"fairway"`` in ``INSTALLED_APPS``, at any position.
+    """
+
+    name = "fairway"
+    verbose_name = "Fairway"
+
+    def ready(self) -> None:
+        """
+        Register the checks, show the logs, and put our ``runserver`` in front.
+        """
+        checks.register(check_settings, "fairway")
+        configure_logging(getattr(settings, "LOGGING", None))
+        # The dictionary is Django's cache, made once per process; the order of
+        # INSTALLED_APPS would else decide.
+        get_commands()["runserver"] = self.name
+
+
+def runserver_below() -> str:
+    """
+    Name the application whose ``runserver`` would run without Fairway.
+
+    Ours builds on that one, so that what it adds is kept.
+    """
+    for config in apps.get_app_configs():
+        directory = Path(config.path) / "management"
+        if config.name != FairwayConfig.name and "runserver" in find_commands(str(directory)):
+            return config.name
+    return "django.core"
