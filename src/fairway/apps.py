@@ -7,6 +7,7 @@ Only registering: nothing here opens a socket, a thread or a database.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from django.apps import AppConfig, apps
 from django.conf import settings
@@ -25,7 +26,7 @@ class FairwayConfig(AppConfig):
     """
 
     name = "fairway"
-    verbose_name = "Fairway"
+    verbose_name: Any = "Fairway"  # As wide as AppConfig has it.
 
     def ready(self) -> None:
         """

@@ -60,8 +60,7 @@ def _is_named(setting: Mapping[str, Any]) -> bool:
     """
     Whether ``LOGGING`` says something about a logger of Fairway.
     """
-    names = setting.get("loggers", {})
-    return any(name == "fairway" or name.startswith("fairway.") for name in names)
+    return any(_is_ours(name) for name in setting.get("loggers", {}))
 
 
 def _root_writes_there() -> bool:
@@ -79,6 +78,9 @@ def _enable_again() -> None:
     Undo ``disable_existing_loggers``, which silences loggers made before ``LOGGING`` was read.
     """
     for name, logger in logging.Logger.manager.loggerDict.items():
-        known = isinstance(logger, logging.Logger)
-        if known and (name == "fairway" or name.startswith("fairway.")):
+        if isinstance(logger, logging.Logger) and _is_ours(name):
             logger.disabled = False
+
+
+def _is_ours(name: str) -> bool:
+    return name == "fairway" or name.startswith("fairway.")
