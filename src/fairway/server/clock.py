@@ -23,7 +23,7 @@ class DateHeader:
 
     def line(self) -> bytes:
         """
-        The header with its line end, for this second.
+        Return the header with its line end, for this second.
         """
         second = int(time())
         if second != self._second:

@@ -305,11 +305,9 @@ class Connection(asyncio.Protocol):
             return False
         if self.exchange is None and not self._held:
             return False
-        if self._body_expected():
-            return False
-        return True
+        return not self._body_expected()
 
-    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's name
+    def connection_lost(self, error: Exception | None) -> None:
         """
         Let go of everything; an application still running is told and given its time.
         """
@@ -499,4 +497,3 @@ def _address(name: Any, *, path: bool = False) -> Address:
     if path and name:
         return (name.decode() if isinstance(name, bytes) else str(name)), None
     return None
-

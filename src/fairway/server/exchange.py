@@ -148,7 +148,16 @@ class HttpExchange(Exchange):
     One HTTP request and its response.
     """
 
-    __slots__ = ("_headers", "_inbox", "_left", "_no_body", "_request", "_started", "_status", "unread_body")
+    __slots__ = (
+        "_headers",
+        "_inbox",
+        "_left",
+        "_no_body",
+        "_request",
+        "_started",
+        "_status",
+        "unread_body",
+    )
 
     def __init__(self, connection: Connection, scope: Scope, request: Request) -> None:
         super().__init__(connection, scope, State.WAITING)
@@ -201,7 +210,7 @@ class HttpExchange(Exchange):
         ``http.response.start``: held back until the first part of the body.
         """
         status, headers = message.get("status"), []
-        if not isinstance(status, int) or not 200 <= status <= 599:  # noqa: PLR2004 - RFC 9110 15
+        if not isinstance(status, int) or not 200 <= status <= 599:
             raise LocalProtocolError(f"expected a status from 200 to 599, got {status!r}")
         self._left = None
         for name, value in message.get("headers", ()):
@@ -295,8 +304,8 @@ class HttpExchange(Exchange):
         """
         Go on reading once the application has caught up.
         """
-        inbox = self._inbox
-        if inbox is not None and inbox.unread_bytes <= self.connection.worker.options.body_buffer_bytes:
+        inbox, options = self._inbox, self.connection.worker.options
+        if inbox is not None and inbox.unread_bytes <= options.body_buffer_bytes:
             self.connection.resume_reading()
 
     def _complain(self, text: str, *values: object) -> None:

@@ -62,7 +62,7 @@ class Lifespan:
         else:
             self._task = None
 
-    async def shutdown(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a scope
+    async def shutdown(self, timeout: float) -> None:
         """
         Tell the application to end, and wait for it at most ``timeout`` seconds.
         """
@@ -103,7 +103,7 @@ class Lifespan:
         """
         try:
             await self._application(scope, self._events.get, self._send)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - what it raises is its answer
             if self._at is State.STARTING and self._required:
                 self._at, self._failure = State.FAILED, f"{type(error).__name__}: {error}"
             elif self._at is not State.STARTING:

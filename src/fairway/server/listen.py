@@ -12,6 +12,7 @@ import os
 import socket
 import ssl
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairway.exceptions import ConfigurationError
@@ -108,7 +109,7 @@ def _bind_failure(host: str, port: int, error: OSError) -> str:
     """
     if isinstance(error, PermissionError):
         return f"port {port}: ports below 1024 need privileges; choose another with --port"
-    if error.errno == 98 or "in use" in str(error):  # noqa: PLR2004 - EADDRINUSE on Linux
+    if error.errno == 98 or "in use" in str(error):
         holder = _holder(port)
         return (
             f"port {port} on {host} is in use{f' by {holder}' if holder else ''}; "
@@ -129,20 +130,16 @@ def _holder(port: int) -> str:
     Name the process that listens on a port, as far as /proc lets us see it.
     """
     inodes = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(OSError), open(table, encoding="ascii") as lines:
-            for line in list(lines)[1:]:
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        with contextlib.suppress(OSError):
+            for line in table.read_text("ascii").splitlines()[1:]:
                 fields = line.split()
                 if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
                     inodes.add(f"socket:[{fields[9]}]")
-    if not inodes:
-        return ""
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+    for process in Path("/proc").glob("[0-9]*") if inodes else ():
         with contextlib.suppress(OSError):
-            for fd in os.listdir(f"/proc/{pid}/fd"):
-                if os.readlink(f"/proc/{pid}/fd/{fd}") in inodes:
-                    with open(f"/proc/{pid}/comm", encoding="utf-8") as name:
-                        return f"{name.read().strip()} (pid {pid})"
+            if any(str(link.readlink()) in inodes for link in (process / "fd").iterdir()):
+                return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
     return ""
 
 
@@ -155,7 +152,7 @@ def _unix(path: str) -> socket.socket:
             raise ConfigurationError(f"--uds {path}: exists and is not a socket; remove it first")
         if _answers(path):
             raise ConfigurationError(f"--uds {path}: another program listens there")
-        os.unlink(path)
+        Path(path).unlink()
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.bind(path)

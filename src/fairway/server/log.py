@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from fairway.server.exchange import Exchange
     from fairway.types import Scope
 
-__all__ = ["access", "access_logger", "application_error", "application_fault", "logger", "phrase", "printable", "refused"]
+__all__ = [
+    "access",
+    "access_logger",
+    "application_error",
+    "application_fault",
+    "logger",
+    "phrase",
+    "printable",
+    "refused",
+]
 
 logger = logging.getLogger("fairway.server")
 access_logger = logging.getLogger("fairway.access")
@@ -50,7 +59,11 @@ def access(exchange: Exchange, status: int) -> None:
     scope = exchange.scope
     client = scope.get("client")
     access_logger.info(
-        "%s %s %d", client[0] if client else "-", subject(scope), status, extra={"status_code": status}
+        "%s %s %d",
+        client[0] if client else "-",
+        subject(scope),
+        status,
+        extra={"status_code": status},
     )
 
 
@@ -65,7 +78,7 @@ def application_fault(scope: Scope, text: str, *values: object) -> None:
     """
     Say in one line how the application broke the ASGI protocol without raising.
     """
-    logger.error("%s: the application " + text, subject(scope), *values)
+    logger.error("%s: the application %s", subject(scope), text % values)
 
 
 def application_error(scope: Scope, error: BaseException) -> None:

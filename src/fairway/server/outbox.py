@@ -301,7 +301,7 @@ class Outbox:
             self.send(pong)
         queue, self._queue = self._queue, None
         if queue is not None:
-            self._write(queue if type(queue) is bytes else b"".join(queue))
+            self._write(b"".join(queue) if isinstance(queue, list) else queue)
         return True
 
     def _offer_early(self, prepared: Prepared) -> bool:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from fairway.exceptions import ConfigurationError
 from fairway.options import ServerOptions, validate
-from fairway.server import listen, log
+from fairway.server import listen
 from fairway.server.lifespan import Lifespan
 from fairway.server.worker import Worker
 
@@ -147,7 +147,7 @@ class Server:
         self, application: ASGIApplication, sock: socket.socket, tls: ssl.SSLContext | None
     ) -> None:
         """
-        The whole life of the loop.
+        Live through the whole life of the loop.
         """
         loop = self._loop = asyncio.get_running_loop()
         self._stop, self._hurry = asyncio.Event(), asyncio.Event()

@@ -33,7 +33,15 @@ class Http1Sink:
         writable: Whether the transport holds no bytes; set by the connection.
     """
 
-    __slots__ = ("_chunked", "_date", "_http_1_0", "_no_body", "_transport", "keep_alive", "writable")
+    __slots__ = (
+        "_chunked",
+        "_date",
+        "_http_1_0",
+        "_no_body",
+        "_transport",
+        "keep_alive",
+        "writable",
+    )
 
     def __init__(self, transport: asyncio.Transport, date: DateHeader) -> None:
         self._transport = transport

@@ -211,9 +211,7 @@ class WebSocketExchange(Exchange):
         log.access(self, 101)
         sink = connection.sink
         write = sink.switch(head)
-        self.outbox.open(
-            write, connection.transport.get_write_buffer_size, writable=sink.writable
-        )
+        self.outbox.open(write, connection.transport.get_write_buffer_size, writable=sink.writable)
         if options.ping_interval:
             self._ping_at = connection.worker.loop.time() + options.ping_interval
             connection.expect_by(self._ping_at)
@@ -232,7 +230,9 @@ class WebSocketExchange(Exchange):
         else:
             data = message.get("bytes")
             if data is None:
-                raise LocalProtocolError("expected 'text' or 'bytes' in websocket.send, got neither")
+                raise LocalProtocolError(
+                    "expected 'text' or 'bytes' in websocket.send, got neither"
+                )
             frame = encode_binary(data)
         return self._wait_for_room() if self.outbox.send(frame) else None
 
@@ -247,7 +247,7 @@ class WebSocketExchange(Exchange):
         self._await_close()
         self._disconnect(code, reason)
 
-    def refuse(self, message: Message) -> None:  # noqa: ARG002 - an action takes the message
+    def refuse(self, message: Message) -> None:
         """
         ``websocket.close`` before the handshake is accepted: 403, as the ASGI spec says.
         """
@@ -258,7 +258,7 @@ class WebSocketExchange(Exchange):
         ``websocket.http.response.start``: held back until the first part of the body.
         """
         status = message.get("status")
-        if not isinstance(status, int) or not 200 <= status <= 599:  # noqa: PLR2004 - RFC 9110 15
+        if not isinstance(status, int) or not 200 <= status <= 599:
             raise LocalProtocolError(f"expected a status from 200 to 599, got {status!r}")
         framing = (b"transfer-encoding", b"connection", b"content-length")
         headers = [
