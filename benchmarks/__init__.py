@@ -1,0 +1,3 @@
+"""
+Measures the figures that decide: see ``README.md``.
+"""

@@ -1,0 +1,3 @@
+"""
+What ``benchmarks/run.py`` is made of; the standard library alone.
+"""

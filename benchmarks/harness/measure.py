@@ -1,0 +1,155 @@
+"""
+Takes samples: every task of a block once per repetition, until the rows are steady.
+
+One sample has a server of its own, so what a process happens to look like in
+memory is averaged too. The order of the tasks turns with each repetition.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.harness.load import drive, holding
+from benchmarks.harness.machine import Cores
+from benchmarks.harness.rows import Block, Row, Task
+from benchmarks.harness.samples import Spread, ratios, rotated
+from benchmarks.harness.subjects import FAIRWAY, Server, running
+
+__all__ = ["Plan", "Repetition", "Sample", "figures", "measure"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """
+    How long and how often to measure.
+
+    Attributes:
+        repeat: Repetitions in any case.
+        repeat_max: Repetitions at most, while a row with a bar is not steady.
+        warmup: Seconds of work before each window.
+        seconds: Length of each window.
+        warm_sockets: Sockets held before memory is read for the first time.
+        idle_sockets: Sockets held then; 0 takes what the task says.
+        settle: Seconds between the last handshake and reading memory.
+        server_command: How an ASGI application is served.
+    """
+
+    repeat: int = 5
+    repeat_max: int = 15
+    warmup: float = 0.5
+    seconds: float = 2.0
+    warm_sockets: int = 500
+    idle_sockets: int = 0
+    settle: float = 1.0
+    server_command: str = FAIRWAY
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """
+    One task, measured once.
+
+    Attributes:
+        value: Microseconds of server CPU per operation, or bytes per idle socket.
+        operations: How many were counted.
+        server_busy: Share of the window in which the server had the processor.
+        load_busy: The same of the load generator.
+    """
+
+    value: float
+    operations: int
+    server_busy: float = 0.0
+    load_busy: float = 0.0
+
+
+Repetition = dict[str, Sample]
+
+
+def measure(
+    block: Block, plan: Plan, cores: Cores, report: Callable[[str], None]
+) -> list[Repetition]:
+    """
+    Return the repetitions of a block: each task's sample by its name.
+
+    Raises:
+        SubjectError: A server did not start.
+        LoadError: A server answered wrongly or too late.
+    """
+    repetitions: list[Repetition] = []
+    while len(repetitions) < plan.repeat or (
+        len(repetitions) < plan.repeat_max and not steady(block, repetitions)
+    ):
+        turn = len(repetitions)
+        samples: Repetition = {}
+        for task in rotated(block.tasks, turn):
+            samples[task.name] = take_sample(task, plan, cores)
+            report(describe(block, task, turn + 1, samples[task.name]))
+        repetitions.append(samples)
+    return repetitions
+
+
+def figures(row: Row, repetitions: list[Repetition]) -> list[float]:
+    """
+    Return the row's figure of each repetition: a ratio, or KiB.
+    """
+    values = [samples[row.task].value for samples in repetitions]
+    if not row.against:
+        return [value / 1024 for value in values]
+    return ratios(values, [samples[row.against].value for samples in repetitions])
+
+
+def steady(block: Block, repetitions: list[Repetition]) -> bool:
+    """
+    Tell whether the quartiles of every row with a bar are close together.
+    """
+    rows = [row for row in block.rows if row.bar is not None]
+    return all(Spread.of(figures(row, repetitions)).steady for row in rows)
+
+
+def take_sample(task: Task, plan: Plan, cores: Cores) -> Sample:
+    """
+    Start the task's subject and measure it once.
+    """
+    with running(task.subject, cores, plan.server_command) as server:
+        if task.mode == "idle":
+            return idle_memory(task, server, plan, cores)
+        options = ["--path", task.path, "--connections", str(task.connections), *task.options]
+        result = drive(server, cores, task.mode, *options, warmup=plan.warmup, seconds=plan.seconds)
+    return Sample(
+        value=round(result.microseconds, 4),
+        operations=result.operations,
+        server_busy=round(result.server_busy, 3),
+        load_busy=round(result.own_busy, 3),
+    )
+
+
+def idle_memory(task: Task, server: Server, plan: Plan, cores: Cores) -> Sample:
+    """
+    Measure what each further idle socket adds to the server's own memory.
+
+    The first sockets stay open, so what they left in the allocator is not
+    counted as room the others could take.
+    """
+    count = plan.idle_sockets or task.connections
+    with holding(server, cores, plan.warm_sockets, task.path):
+        time.sleep(plan.settle)
+        before = server.memory()
+        with holding(server, cores, count, task.path):
+            time.sleep(plan.settle)
+            after = server.memory()
+    return Sample(value=round((after - before) / count, 1), operations=count)
+
+
+def describe(block: Block, task: Task, number: int, sample: Sample) -> str:
+    """
+    Return one line for whoever watches.
+    """
+    text = f"{block.name:>9} {number:2}  {task.name:<10}"
+    if task.mode == "idle":
+        return f"{text} {sample.value / 1024:8.2f} KiB per socket"
+    return (
+        f"{text} {sample.value:8.2f} us per {block.operation}"
+        f"  (server busy {sample.server_busy:.0%}, load generator {sample.load_busy:.0%})"
+    )

@@ -1,0 +1,204 @@
+"""
+What is measured and which figure each row has to reach: data only.
+
+A block is measured in one go: each of its tasks once per repetition. A row
+compares one task with another inside each repetition, or with a number. Bars
+and aims are those of the project's design; ``C`` is the floor, ``P`` the bare
+protocol.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["BLOCKS", "Block", "Condition", "Row", "Task"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """
+    One subject doing one job under the load generator.
+    """
+
+    name: str
+    subject: str
+    mode: str
+    path: str = "/"
+    connections: int = 100
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """
+    The bar counts only where the median of this ratio is at most the limit.
+    """
+
+    task: str
+    against: str
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """
+    One line of the results.
+
+    Attributes:
+        title: What a reader calls it.
+        task: The task of the block it is about.
+        against: The task it is divided by; empty for the value itself.
+        unit: What the figure counts: C, P or KiB.
+        bar: The figure that must not be exceeded; None is for information.
+        aim: The figure to come to.
+        condition: Where the bar counts; None is everywhere.
+    """
+
+    title: str
+    task: str
+    against: str
+    unit: str
+    bar: float | None = None
+    aim: float | None = None
+    condition: Condition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """
+    Tasks whose repetitions are interleaved, and the rows read from them.
+    """
+
+    name: str
+    operation: str
+    tasks: tuple[Task, ...]
+    rows: tuple[Row, ...]
+
+
+# The publisher is one of the members.
+MEMBERS = 1000
+MESSAGE = ("--bytes", "200")
+PAGE = ("--bytes", "13")
+SOCKETS = 4000
+
+
+def fan_out(name: str, subject: str, path: str = "/", burst: int = 1) -> Task:
+    """
+    Return a task that publishes to all members, round after round.
+    """
+    options = (*MESSAGE, "--burst", str(burst))
+    return Task(name, subject, "fanout", path, MEMBERS, options)
+
+
+BLOCKS = (
+    Block(
+        "echo",
+        "message",
+        (
+            Task("asgi", "asgi", "echo"),
+            Task("consumer", "site", "echo", "/consumer-echo"),
+            Task("bare", "bare", "echo"),
+            Task("floor", "floor", "echo"),
+        ),
+        (
+            Row("echo through ASGI", "asgi", "floor", "C", bar=2.2, aim=1.8),
+            Row("echo through a consumer", "consumer", "floor", "C", bar=3.2, aim=2.2),
+            Row("echo, bare protocol", "bare", "floor", "C"),
+        ),
+    ),
+    Block(
+        "get",
+        "request",
+        (
+            Task("asgi", "asgi", "get", options=PAGE),
+            Task("bare", "bare", "get", options=PAGE),
+            Task("floor", "floor", "get", options=PAGE),
+        ),
+        (
+            Row("HTTP GET, keep-alive, ASGI", "asgi", "floor", "C", bar=3.0, aim=2.5),
+            Row("HTTP GET, bare protocol", "bare", "floor", "C"),
+        ),
+    ),
+    Block(
+        "connect",
+        "connection",
+        (
+            Task("asgi", "asgi", "connect"),
+            Task("consumer", "site", "connect", "/consumer-echo"),
+            Task("bare", "bare", "connect"),
+            Task("floor", "floor", "connect"),
+        ),
+        (
+            Row("connect + close through ASGI", "asgi", "floor", "C", bar=3.5, aim=2.8),
+            Row("connect + close through a consumer", "consumer", "floor", "C", bar=5.0, aim=4.0),
+            Row("connect + close, bare protocol", "bare", "floor", "C"),
+        ),
+    ),
+    Block(
+        "broadcast",
+        "delivery",
+        (
+            fan_out("broadcast", "site", "/broadcast"),
+            fan_out("bare", "bare"),
+            fan_out("floor", "floor"),
+        ),
+        (
+            Row("broadcast, 1,000 sockets, against P", "broadcast", "bare", "P", bar=1.15),
+            Row(
+                "broadcast, 1,000 sockets, against C",
+                "broadcast",
+                "floor",
+                "C",
+                bar=1.5,
+                aim=1.3,
+                condition=Condition("bare", "floor", 1.3),
+            ),
+            Row("write loop of the bare protocol (P)", "bare", "floor", "C"),
+        ),
+    ),
+    Block(
+        "burst",
+        "delivery",
+        (
+            fan_out("broadcast", "site", "/broadcast", burst=4),
+            fan_out("bare", "bare", burst=4),
+            # One message is what a delivery of the burst is compared with.
+            fan_out("floor", "floor"),
+        ),
+        (
+            Row("4 messages in one loop turn, each", "broadcast", "floor", "C", bar=0.5, aim=0.4),
+            Row("the same, joined by the bare protocol", "bare", "floor", "C"),
+        ),
+    ),
+    Block(
+        "handler",
+        "delivery",
+        (fan_out("handler", "site", "/handler"), fan_out("floor", "floor")),
+        (
+            Row(
+                "group message, a Python handler per socket",
+                "handler",
+                "floor",
+                "C",
+                bar=3.5,
+                aim=2.5,
+            ),
+        ),
+    ),
+    Block(
+        "memory",
+        "idle socket",
+        (
+            Task("asgi", "asgi", "idle", connections=SOCKETS),
+            Task("consumer", "site", "idle", "/idle", connections=SOCKETS),
+            Task("auth", "site-auth", "idle", "/visitor", connections=SOCKETS),
+            Task("bare", "bare", "idle", connections=SOCKETS),
+        ),
+        (
+            Row("memory of an idle socket, ASGI", "asgi", "", "KiB", bar=7.0, aim=5.0),
+            Row("memory of an idle socket, consumer", "consumer", "", "KiB", bar=9.5, aim=7.0),
+            Row("the same with session and user", "auth", "", "KiB", bar=13.0, aim=9.0),
+            Row("memory of an idle socket, bare protocol", "bare", "", "KiB"),
+        ),
+    ),
+)

@@ -1,0 +1,178 @@
+"""
+The servers that are measured: how each is started, watched and ended.
+
+A subject runs in a process group of its own, on the server's core, on a free
+port of the loopback interface. What it prints goes to a file in ``.build``.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.harness.build import BUILD, HERE, build
+from benchmarks.harness.machine import Cores, pinned
+
+__all__ = ["FAIRWAY", "Server", "SubjectError", "running"]
+
+SERVERS = HERE / "servers"
+# How Fairway is started; another ASGI server can be named in its place.
+FAIRWAY = f"{shlex.quote(sys.executable)} -m fairway {{app}} --host 127.0.0.1 --port {{port}}"
+APPLICATIONS = {
+    "asgi": "asgi_app:application",
+    "site": "django_site:application",
+    "site-auth": "django_site:application",
+}
+READY_WITHIN = 30.0
+ENDS_WITHIN = 10.0
+
+
+class SubjectError(Exception):
+    """
+    A subject did not start, or ended by itself.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """
+    A running subject.
+    """
+
+    name: str
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def pids(self) -> list[int]:
+        """
+        Return the process and all that came from it.
+        """
+        children = defaultdict(list)
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                text = stat.read_text(encoding="utf-8", errors="replace")
+            except OSError:  # Ended while the list was read.
+                continue
+            # The name in parentheses may hold anything; state and parent come after it.
+            children[int(text.rpartition(")")[2].split()[1])].append(int(stat.parent.name))
+        found = [self.process.pid]
+        for pid in found:
+            found.extend(children[pid])
+        return found
+
+    def memory(self) -> int:
+        """
+        Return the proportional set size of all its processes in bytes.
+        """
+        total = 0
+        for pid in self.pids():
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+        return total
+
+    def last_words(self) -> str:
+        """
+        Return the end of what it printed.
+        """
+        return self.log.read_text(encoding="utf-8", errors="replace")[-2000:].strip()
+
+
+@contextmanager
+def running(name: str, cores: Cores, server_command: str = FAIRWAY) -> Iterator[Server]:
+    """
+    Start a subject, wait until it answers, and end it afterwards.
+
+    Raises:
+        SubjectError: It did not answer in time or ended; with what it printed.
+    """
+    port, log = free_port(), BUILD / f"{name}.log"
+    command = command_line(name, port, server_command)
+    environment = {**os.environ, "BENCHMARK_AUTH": "1" if name == "site-auth" else "0"}
+    with log.open("wb") as output, pinned(cores.server):
+        process = subprocess.Popen(
+            command,
+            cwd=SERVERS,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    server = Server(name, port, process, log)
+    try:
+        wait_until_ready(server)
+        yield server
+    finally:
+        end(process)
+
+
+def command_line(name: str, port: int, server_command: str) -> list[str]:
+    """
+    Return the command that serves a subject on the port.
+    """
+    if name == "floor":
+        return [str(build("floor")), "--port", str(port)]
+    if name == "bare":
+        return [sys.executable, "bare.py", "--port", str(port)]
+    values = {"app": APPLICATIONS[name], "port": str(port)}
+    return [part.format_map(values) for part in shlex.split(server_command)]
+
+
+def free_port() -> int:
+    """
+    Return a port nobody listens on.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_ready(server: Server) -> None:
+    """
+    Return once the server answers a request, whatever the answer.
+
+    Raises:
+        SubjectError: It ended, or did not answer in time.
+    """
+    deadline = time.monotonic() + READY_WITHIN
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            break
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=READY_WITHIN)
+        try:
+            connection.request("GET", "/")
+            connection.getresponse().read()
+        except (OSError, http.client.HTTPException):
+            time.sleep(0.02)
+        else:
+            return
+        finally:
+            connection.close()
+    state = server.process.poll()
+    what = f"did not answer within {READY_WITHIN:g} s" if state is None else f"ended with {state}"
+    raise SubjectError(f"{server.name} {what}; it printed:\n{server.last_words()}")
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """
+    Ask the process to end; after a while end its whole group.
+    """
+    process.terminate()
+    try:
+        process.wait(ENDS_WITHIN)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,135 @@
+"""
+A Django project in one file, to measure consumers, groups and broadcasts.
+
+Serve ``django_site:application``. With ``BENCHMARK_AUTH=1`` in the environment
+the site has sessions and users, so that what they cost a socket can be told
+from what a socket costs; without it, the site has neither.
+
+The group members publish when told ``publish <bytes> <burst>`` and are the
+same for every way of publishing, so one load generator drives them all.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import django
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+
+WITH_AUTH = os.environ.get("BENCHMARK_AUTH") == "1"
+AUTH_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "django.contrib.sessions"]
+
+settings.configure(
+    SECRET_KEY="for benchmarks only",
+    ALLOWED_HOSTS=["127.0.0.1"],
+    ROOT_URLCONF=__name__,
+    INSTALLED_APPS=[*(AUTH_APPS if WITH_AUTH else []), "fairway"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    USE_TZ=True,
+)
+django.setup()
+
+# Only importable once there are settings.
+import fairway  # noqa: E402
+from fairway.asgi import application  # noqa: E402
+
+__all__ = ["application", "urlpatterns"]
+
+GROUP = "bench"
+
+
+def read_command(text: str) -> tuple[str, int]:
+    """
+    Return the message and how often ``publish <bytes> <burst>`` wants it sent.
+    """
+    _, size, burst = text.split()
+    return "x" * int(size), int(burst)
+
+
+class Echo(fairway.AsyncWebsocketConsumer):
+    """
+    Send each text back.
+    """
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """
+        Echo.
+        """
+        await self.send(text_data=text_data)
+
+
+class Broadcast(fairway.AsyncWebsocketConsumer):
+    """
+    A group member without a handler: messages go straight to its socket.
+    """
+
+    groups = (GROUP,)
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """
+        Broadcast what the command asks for, all of it in one turn of the loop.
+        """
+        text, burst = read_command(text_data or "")
+        for _ in range(burst):
+            await fairway.abroadcast(GROUP, text)
+
+
+class Handler(fairway.AsyncWebsocketConsumer):
+    """
+    A group member as in Channels: a Python handler for each message and socket.
+    """
+
+    groups = (GROUP,)
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """
+        Send what the command asks for to the group.
+        """
+        text, burst = read_command(text_data or "")
+        for _ in range(burst):
+            await self.channel_layer.group_send(GROUP, {"type": "bench.message", "text": text})
+
+    async def bench_message(self, event: dict[str, Any]) -> None:
+        """
+        Send the group's message to this socket.
+        """
+        await self.send(text_data=event["text"])
+
+
+class Idle(fairway.AsyncWebsocketConsumer):
+    """
+    A socket that is accepted and left alone.
+    """
+
+
+class Visitor(fairway.AsyncWebsocketConsumer):
+    """
+    A socket whose session and user have been looked at, as a real page's would.
+    """
+
+    async def connect(self) -> None:
+        """
+        Look at both, then accept.
+        """
+        if self.scope["user"].is_anonymous and self.scope["session"].is_empty():
+            await self.accept()
+
+
+def page(request: HttpRequest) -> HttpResponse:
+    """
+    Answer 13 bytes.
+    """
+    return HttpResponse("Hello, world!", content_type="text/plain")
+
+
+urlpatterns = [
+    path("", page),
+    path("consumer-echo", Echo.as_asgi()),
+    path("broadcast", Broadcast.as_asgi()),
+    path("handler", Handler.as_asgi()),
+    path("idle", Idle.as_asgi()),
+    path("visitor", Visitor.as_asgi()),
+]

@@ -1,0 +1,87 @@
+"""
+The benchmark programs compile, speak right WebSocket and HTTP, and notice what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from benchmarks.harness.awake import kept_awake
+from benchmarks.harness.load import LoadError, LoadResult, drive, holding
+from benchmarks.harness.machine import Cores
+from benchmarks.harness.subjects import Server, SubjectError, running
+
+CORES = Cores.choose()
+brief = partial(drive, warmup=0.02, seconds=0.1)
+
+
+@pytest.fixture(params=["floor", "bare"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """
+    Each server that needs nothing of Fairway.
+    """
+    with running(request.param, CORES) as started:
+        yield started
+
+
+@pytest.fixture
+def floor() -> Iterator[Server]:
+    """
+    The floor alone.
+    """
+    with running("floor", CORES) as started:
+        yield started
+
+
+def assert_measured(result: LoadResult) -> None:
+    """
+    Something was done in the window, and it cost the server and the load generator time.
+    """
+    assert result.operations > 0
+    assert result.microseconds > 0
+    assert result.own_cpu_ns > 0
+    assert result.wall_seconds >= 0.1
+
+
+def test_every_mode(server: Server) -> None:
+    """Both references do all the work the load generator can ask for."""
+    assert_measured(brief(server, CORES, "echo", "--connections", "4"))
+    assert_measured(brief(server, CORES, "echo", "--connections", "4", "--bytes", "20"))
+    assert_measured(brief(server, CORES, "get", "--connections", "4", "--bytes", "13"))
+    assert_measured(brief(server, CORES, "connect", "--connections", "4"))
+    fan_out = brief(server, CORES, "fanout", "--connections", "8", "--bytes", "200", "--burst", "4")
+    assert_measured(fan_out)
+    assert fan_out.operations % 32 == 0
+
+
+def test_idle_sockets_are_held(floor: Server) -> None:
+    """The server's memory can be read while sockets are held, and they go afterwards."""
+    with holding(floor, CORES, 20, "/"):
+        assert floor.memory() > 0
+    with holding(floor, CORES, 1, "/"):
+        pass
+
+
+def test_a_wrong_answer_is_no_measurement(floor: Server) -> None:
+    """A body of another length ends the run with what was expected and what came."""
+    with pytest.raises(LoadError, match="Content-Length is not 14: 13"):
+        brief(floor, CORES, "get", "--connections", "2", "--bytes", "14")
+
+
+def test_a_subject_that_does_not_start_says_why() -> None:
+    """What a server printed is in the error."""
+    command = "sh -c 'echo no such {app} >&2; exit 3'"
+    with (
+        pytest.raises(SubjectError, match=r"ended with 3(.|\n)*no such asgi_app"),
+        running("asgi", CORES, command),
+    ):
+        pass
+
+
+def test_cores_are_kept_awake(floor: Server) -> None:
+    """Keeping the cores awake leaves them to those who have work."""
+    with kept_awake(CORES):
+        assert_measured(brief(floor, CORES, "echo", "--connections", "2"))
