@@ -69,6 +69,9 @@ class ServerOptions:
         "auto", "Event loop: uvloop where it is installed.", choices=("auto", "asyncio", "uvloop")
     )
     access_log: bool = option(False, "Log one line per request.")
+    access_logger: str = option(
+        "fairway.access", "Logger that gets the access log's lines.", setting=False
+    )
     root_path: str = option("", "Prefix under which a proxy mounts the application.")
     lifespan: str = option(
         "auto", "Whether the application's lifespan is run.", choices=("auto", "on", "off")

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "access",
-    "access_logger",
     "application_error",
     "application_fault",
     "logger",
@@ -28,7 +27,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger("fairway.server")
-access_logger = logging.getLogger("fairway.access")
 
 
 def printable(text: str, limit: int = 200) -> str:
@@ -54,7 +52,8 @@ def access(exchange: Exchange, status: int) -> None:
     """
     Write the access log's line for one response.
     """
-    if not exchange.connection.worker.options.access_log:
+    worker = exchange.connection.worker
+    if not worker.options.access_log:
         return
     scope = exchange.scope
     client = scope.get("client")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 from typing import TYPE_CHECKING, Any
 
 from fairway.server import log
@@ -60,6 +61,7 @@ class Worker:
         self.timers = TimingWheel(self.loop)
         self.flusher = Flusher(self.loop, options)
         self.date = DateHeader()
+        self.access_logger = logging.getLogger(options.access_logger)
         self.stopping = False
         self._server: asyncio.Server | None = None
         self._empty = asyncio.Event()

@@ -1,0 +1,207 @@
+"""
+The command line: ``fairway module:app``, and what ``serve`` and ``runserver`` share with it.
+
+Flags are made from ``ServerOptions``, so each setting has one. Nothing here
+knows how to serve: options and callables are put together and handed to
+``fairway.server``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+import django
+
+import fairway
+from fairway.asgi import resolve_application
+from fairway.conf import resolve_server_options
+from fairway.exceptions import ConfigurationError
+from fairway.layers.registry import bind, describe, release
+from fairway.logs import configure_logging
+from fairway.options import ServerOptions
+from fairway.server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from fairway.types import ASGIApplication
+
+__all__ = ["add_flags", "build_server", "given_flags", "main", "serve"]
+
+
+def add_flags(parser: argparse.ArgumentParser, skip: Sequence[str] = ()) -> None:
+    """
+    Give a parser one flag per server option; flags for yes and no have a ``--no-`` form.
+
+    Args:
+        parser: Any parser; ``None`` stands for "not given".
+        skip: Options the command settles in its own way.
+    """
+    listening = parser.add_argument_group("where to listen")
+    limits = parser.add_argument_group("limits and behaviour")
+    hints = get_type_hints(ServerOptions)
+    for spec in fields(ServerOptions):
+        if spec.name in skip:
+            continue
+        rules: Any = spec.metadata
+        group = limits if rules["setting"] else listening
+        default = "none" if spec.default is None else spec.default
+        unit = f" {rules['unit']}" if rules["unit"] else ""
+        keywords: dict[str, Any] = {
+            "dest": spec.name,
+            "default": None,
+            "help": f"{rules['help']} Default: {default}{unit}.".replace("%", "%%"),
+        }
+        if hints[spec.name] is bool:
+            keywords["action"] = argparse.BooleanOptionalAction
+            # argparse would add the default, which is None, on its own.
+            keywords["default"] = argparse.SUPPRESS
+        else:
+            keywords["type"] = _converter(hints[spec.name])
+            keywords["choices"] = rules["choices"] or None
+            keywords["metavar"] = rules["unit"].upper() or None if not rules["choices"] else None
+        group.add_argument(f"--{spec.name.replace('_', '-')}", **keywords)
+
+
+def given_flags(namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Pick the server options that were given on the command line.
+    """
+    names = {spec.name for spec in fields(ServerOptions)}
+    return {
+        name: value for name, value in namespace.items() if name in names and value is not None
+    }
+
+
+def build_server(
+    flags: Mapping[str, Any],
+    say: Callable[[str], None],
+    *,
+    application: str | None = None,
+    static: bool | None = None,
+    ready: Callable[[str], None] | None = None,
+) -> Server:
+    """
+    Put a server together from flags, settings and environment.
+
+    Args:
+        flags: Server options given on the command line.
+        say: Prints one line for people.
+        application: ``module:name``; None to go by the settings.
+        static: Whether static files are served, as for ``resolve_application``.
+        ready: Called with the address once it serves, after the lines of the start.
+
+    Raises:
+        ConfigurationError: A setting or flag is wrong.
+    """
+    options, sources = resolve_server_options(flags)
+
+    def load() -> ASGIApplication:
+        if os.environ.get("DJANGO_SETTINGS_MODULE"):
+            django.setup()
+        found = resolve_application(application, static=static)
+        # What was loaded may have configured logging anew and disabled our loggers.
+        configure_logging(_logging_setting())
+        for note in found.notes:
+            say(note)
+        return found.application
+
+    def on_ready(address: str) -> None:
+        for line in _summary(options, sources):
+            say(line)
+        say(f"Serving on {address}")
+        if ready is not None:
+            ready(address)
+
+    return Server(options, load, on_start=bind, on_stop=release, on_ready=on_ready)
+
+
+def serve(server: Server) -> int:
+    """
+    Run a server in the main thread of a command.
+
+    Returns:
+        The exit status: 2 after a wrong configuration, which is printed as one line.
+    """
+    try:
+        return server.run()
+    except ConfigurationError as error:
+        return _fail(error)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run ``fairway module:app``: serve any ASGI application, a Django project or not.
+    """
+    parser = argparse.ArgumentParser(
+        prog="fairway", description="Serve an ASGI application.", allow_abbrev=False
+    )
+    parser.add_argument("application", help="the application, as module:name")
+    parser.add_argument("--version", action="version", version=f"Fairway {fairway.__version__}")
+    parser.add_argument("--app-dir", default=".", help="Directory to import from. Default: here.")
+    add_flags(parser)
+    namespace = vars(parser.parse_args(arguments))
+    sys.path.insert(0, os.path.abspath(namespace.pop("app_dir")))  # noqa: PTH100 - a plain path
+    application = namespace.pop("application")
+    configure_logging()
+    try:
+        server = build_server(given_flags(namespace), _say, application=application)
+    except ConfigurationError as error:
+        return _fail(error)
+    return serve(server)
+
+
+def _summary(options: ServerOptions, sources: Mapping[str, str]) -> list[str]:
+    """
+    Say what runs, with which layer, and each value that is not a default with its source.
+    """
+    lines = [
+        f"Fairway {fairway.__version__}, Django {django.get_version()}, "
+        f"Python {platform.python_version()}"
+    ]
+    lines.append(f"Channel layer: {describe()}")
+    changed = [
+        f"{name}={getattr(options, name)!r} ({source})"
+        for name, source in sources.items()
+        if source != "default"
+    ]
+    if changed:
+        lines.append(f"Settings: {', '.join(changed)}")
+    return lines
+
+
+def _logging_setting() -> Mapping[str, Any] | None:
+    """
+    Give the project's ``LOGGING``, if there is a project.
+    """
+    from django.conf import settings
+
+    return getattr(settings, "LOGGING", None) if settings.configured else None
+
+
+def _converter(hint: Any) -> Callable[[str], Any]:
+    """
+    Find what turns a flag's text into its value.
+    """
+    kinds = {int: int, float: float, int | None: int, float | None: float}
+    return kinds.get(hint, str)
+
+
+def _say(line: str) -> None:
+    """
+    Print one line for people.
+    """
+    print(line, flush=True)  # noqa: T201 - a command's own output
+
+
+def _fail(error: ConfigurationError) -> int:
+    """
+    Print why the start is not possible, and give the exit status for it.
+    """
+    print(f"fairway: {error}", file=sys.stderr)  # noqa: T201 - a command's own output
+    return 2

@@ -1,0 +1,3 @@
+"""
+Django management commands.
+"""

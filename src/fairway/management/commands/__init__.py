@@ -1,0 +1,3 @@
+"""
+``runserver`` for development and ``serve`` for production.
+"""

@@ -1,0 +1,131 @@
+"""
+``manage.py runserver``: the same server as in production, with Django's reloader.
+
+Builds on the ``runserver`` that would run without Fairway (Django's own, that of
+``staticfiles`` or of a third party), so that its flags stay.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from django import get_version
+from django.conf import settings
+from django.core.management.base import BaseCommand
+from django.db import connections
+from django.utils import autoreload
+
+from fairway.apps import runserver_below
+from fairway.cli import build_server
+from fairway.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fairway.server import Server
+
+    class Below(BaseCommand):
+        """
+        What a ``runserver`` of any application has.
+        """
+
+        addr: str
+        port: str
+        use_ipv6: bool
+
+        def check_migrations(self) -> None:
+            """
+            Print which migrations are not applied.
+            """
+
+else:
+    Below = import_module(f"{runserver_below()}.management.commands.runserver").Command
+
+__all__ = ["Command"]
+
+RELOAD_SECONDS = 2.0
+"""
+Time for sockets to be told before the process is replaced.
+"""
+
+
+class Command(Below):
+    """
+    Serves the project for development.
+    """
+
+    help = "Serve this project for development: pages, WebSockets, static files, reload."
+
+    def inner_run(self, *args: Any, **options: Any) -> None:  # noqa: ARG002 - Django's signature
+        """
+        Check the project and serve it; runs once per reload, often in a thread.
+        """
+        autoreload.raise_last_exception()
+        if not options.get("skip_checks"):
+            self.stdout.write("Performing system checks...\n\n")
+            self.check(display_num_errors=True)
+        self.check_migrations()
+        for connection in connections.all(initialized_only=True):
+            connection.close()
+        try:
+            server = self.build_server(options)
+            _stop_before_exit(server)
+            server.run()
+        except ConfigurationError as error:
+            self.stderr.write(f"fairway: {error}")
+            # In the reloader's thread an exception or sys.exit() would end nothing.
+            sys.stdout.flush()
+            os._exit(2)
+
+    def build_server(self, options: dict[str, Any]) -> Server:
+        """
+        Put the server together from what Django's own flags say.
+        """
+        flags = {
+            "host": self.addr.strip("[]"),
+            "port": int(self.port),
+            "access_log": True,
+            "access_logger": "django.server",
+            "drain": RELOAD_SECONDS / 2,
+        }
+        static = None
+        if options.get("insecure_serving"):
+            static = True
+        elif not options.get("use_static_handler", True):
+            static = False
+        return build_server(flags, self.stdout.write, static=static, ready=self.say_ready)
+
+    def say_ready(self, address: str) -> None:  # noqa: ARG002 - a callback's signature
+        """
+        Print what Django's own command prints.
+        """
+        key = "CTRL-BREAK" if sys.platform == "win32" else "CONTROL-C"
+        self.stdout.write(
+            f"Django version {get_version()}, using settings {settings.SETTINGS_MODULE!r}\n"
+            f"Quit the server with {key}.\n"
+        )
+
+
+def _stop_before_exit(server: Server) -> None:
+    """
+    Have sockets closed with 1012 before a reload or the end replaces the process.
+
+    The reloader calls ``trigger_reload`` through its module, so that it can be wrapped.
+    """
+    trigger: Callable[[str], None] = autoreload.trigger_reload
+
+    def stop() -> None:
+        server.stop()
+        if server.started.is_set():
+            server.stopped.wait(RELOAD_SECONDS)
+
+    def stop_and_trigger(filename: str) -> None:
+        stop()
+        trigger(filename)
+
+    autoreload.trigger_reload = stop_and_trigger  # type: ignore[assignment] # same signature
+    atexit.register(stop)
