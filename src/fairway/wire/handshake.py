@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from fairway.exceptions import LocalProtocolError, RemoteProtocolError
-from fairway.wire.http1 import Request, encode_head
+from fairway.wire.request import Request
+from fairway.wire.response import encode_head
 
 __all__ = ["Upgrade", "accept_head", "check_upgrade"]
 
