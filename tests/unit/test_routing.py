@@ -412,7 +412,6 @@ class TestUrlconfRouter:
 
     async def test_project_converters_are_used(self, settings: Settings) -> None:
         """A converter of the project's own decides, and may refuse."""
-
         chat = Consumer("chat")
         settings.ROOT_URLCONF = urlconf(path("<fairway_even:n>/", chat))
         await call(UrlconfRouter(), "/4/")
