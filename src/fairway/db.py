@@ -1,0 +1,147 @@
+"""
+Database work next to an event loop: the hop to a thread, and connections that do not go stale.
+
+Django opens a connection per thread and closes old ones at the ends of HTTP requests. A
+consumer knows no requests, so this module closes them around its handlers instead. Nothing
+here knows about consumers; ``close_old_connections`` is looked up in this module at each
+call, because tests replace it here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from threading import get_ident
+from time import monotonic
+from typing import Any, ParamSpec, TypeVar
+
+from asgiref.sync import SyncToAsync, sync_to_async
+from django.db import close_old_connections, connections
+from django.db.backends.signals import connection_created
+
+__all__ = [
+    "DatabaseSyncToAsync",
+    "aclose_old_connections",
+    "cleanup_due",
+    "close_old_connections",
+    "database_sync_to_async",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RECHECK_SECONDS = 1.0
+"""
+How often connections that stay open (``CONN_MAX_AGE``) are looked at, in seconds.
+"""
+
+
+class ConnectionWatch:
+    """
+    Knows, without leaving the event loop, whether a look at a thread's connections is due.
+
+    Channels hops to the thread before each message, database or not, which is half the cost
+    of its fan-out. Here a hop happens only
+
+    - once after a connection was opened, which Django says by a signal, and
+    - at most once a second while a connection is known to have stayed open, since only a look
+      tells whether it has grown too old or was cut off.
+
+    A connection opened in a thread that the hop does not reach (a page's, say, which Django
+    itself cleans up) costs one hop in vain: ``claim`` forgets what it heard until then.
+
+    Attributes:
+        opened: Threads in which a connection was opened since the last claim.
+        recheck: When to look again, in seconds of ``time.monotonic()``; 0.0 for never.
+    """
+
+    __slots__ = ("opened", "recheck")
+
+    def __init__(self) -> None:
+        self.opened: set[int] = set()
+        self.recheck = 0.0
+
+    def hear(self, **signal: Any) -> None:
+        """
+        Note that the calling thread opened a connection: a ``connection_created`` receiver.
+        """
+        self.opened.add(get_ident())
+
+    def claim(self) -> None:
+        """
+        Say that the caller is about to look, so that nobody else does at the same time.
+
+        A thousand consumers woken by one message make one hop between them.
+        """
+        self.opened.clear()
+        if self.recheck:
+            self.recheck = monotonic() + RECHECK_SECONDS
+
+    def settle(self) -> None:
+        """
+        Note what is left open in the calling thread, after a clean-up there.
+        """
+        self.recheck = monotonic() + RECHECK_SECONDS if _any_open() else 0.0
+
+
+watch = ConnectionWatch()
+connection_created.connect(watch.hear, weak=False, dispatch_uid="fairway.db")
+
+
+def cleanup_due() -> bool:
+    """
+    Whether ``aclose_old_connections()`` would have something to do, as far as one can tell here.
+
+    Hot path: once per message of an asynchronous consumer.
+    """
+    return bool(watch.opened or (watch.recheck and monotonic() >= watch.recheck))
+
+
+class DatabaseSyncToAsync(SyncToAsync[P, R]):
+    """
+    ``sync_to_async`` for code that uses the database: cleans up before and after, in the thread.
+    """
+
+    def thread_handler(self, loop: asyncio.AbstractEventLoop, *args: Any, **kwargs: Any) -> Any:
+        """
+        Run the function in the thread it was sent to, between two clean-ups.
+        """
+        close_old_connections()
+        try:
+            return super().thread_handler(loop, *args, **kwargs)  # type: ignore[no-untyped-call] # asgiref's
+        finally:
+            close_old_connections()
+            # What was opened and closed again in here need not send anyone else looking.
+            if get_ident() in watch.opened and not _any_open():
+                watch.opened.discard(get_ident())
+
+
+database_sync_to_async = DatabaseSyncToAsync
+
+
+async def aclose_old_connections() -> None:
+    """
+    Close this context's database connections that are too old or broken, in their thread.
+
+    Consumers do it by themselves around each handler; an endless loop inside one handler may
+    want to. Cancelled while it waits, the clean-up still happens.
+    """
+    watch.claim()
+    await _clean_up_in_thread()
+
+
+def _clean_up() -> None:
+    """
+    Clean up in the calling thread and note what is left.
+    """
+    close_old_connections()
+    watch.settle()
+
+
+_clean_up_in_thread = sync_to_async(_clean_up)
+
+
+def _any_open() -> bool:
+    """
+    Whether the calling thread holds an open database connection.
+    """
+    return any(one.connection is not None for one in connections.all(initialized_only=True))
