@@ -13,6 +13,7 @@ Every exception Fairway raises, in one tree.
     │   ├── RouteNotFound (ValueError)
     │   ├── InvalidJSON (JSONDecodeError)
     │   └── InvalidMessage (ValueError)
+    ├── NoHandler (ValueError)        a message names a type that its consumer has no method for
     ├── ChannelLayerError
     │   ├── ChannelFull
     │   ├── MessageTooLarge
@@ -29,7 +30,9 @@ Only names and data live here: nothing logs, nothing is looked up.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from json import JSONDecodeError
+from typing import Any
 
 __all__ = [
     "AcceptConnection",
@@ -47,6 +50,7 @@ __all__ = [
     "InvalidMessage",
     "LocalProtocolError",
     "MessageTooLarge",
+    "NoHandler",
     "ProtocolError",
     "RemoteProtocolError",
     "RequestAborted",
@@ -173,6 +177,21 @@ class InvalidMessage(ClientFault, ValueError):
     """
     A message has the wrong kind or shape for its consumer.
     """
+
+
+class NoHandler(FairwayError, ValueError):
+    """
+    A message names a type that its consumer has no method for, or none at all.
+
+    A ``ValueError``, since that is what Channels' consumers raise.
+
+    Attributes:
+        message: The message.
+    """
+
+    def __init__(self, text: str, message: Mapping[str, Any]) -> None:
+        super().__init__(text)
+        self.message = message
 
 
 class ChannelLayerError(FairwayError):
