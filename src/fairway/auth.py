@@ -113,7 +113,7 @@ def logout(scope: Scope) -> None:
         scope["user"] = _anonymous()
 
 
-class UserLazyObject(LazyObject[Any]):
+class UserLazyObject(LazyObject):  # type: ignore[type-arg] # generic in the stubs alone
     """
     Stands in ``scope["user"]`` until the user is known.
     """

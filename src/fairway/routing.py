@@ -329,11 +329,11 @@ def _is_double_callable(application: Any) -> bool:
     """
     if inspect.isclass(application):
         return True
-    if getattr(application, "_asgi_single_callable", False):
+    if inspect.iscoroutinefunction(application):
         return False
     try:
-        signature = inspect.signature(application)
-        signature.bind(None, None, None)
+        # What a decorator wraps, such as the class of a consumer, is not what is called.
+        inspect.signature(application, follow_wrapped=False).bind(None, None, None)
     except TypeError:
         return True
     except ValueError:  # A built-in tells nothing; Python's present protocol is the better guess.
