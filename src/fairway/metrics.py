@@ -92,6 +92,9 @@ delivered = Counter("fairway_delivered_total", "Messages handed to members of gr
 delivered_uninterested = Counter(
     "fairway_delivered_uninterested_total", "Messages that arrived for a group without members."
 )
+members_lost = Counter(
+    "fairway_members_lost_total", "Members removed because their event loop had ended."
+)
 gaps = Counter("fairway_gaps_total", "Messages known to be lost between processes.")
 
 

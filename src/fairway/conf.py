@@ -1,0 +1,238 @@
+"""
+Where each option's value comes from: default, ``FAIRWAY`` setting, environment or flag.
+
+Later ones win, in that order. ``FAIRWAY = {"HEAD_TIMEOUT": 5}`` and the variable
+``FAIRWAY_HEAD_TIMEOUT=5`` name the same field; variables that people set anyway
+(``PORT``, ``ASGI_THREADS``) are read too. What an option means, its bounds and
+its help are in ``options``; nothing is looked up before somebody asks.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import types
+from collections.abc import Mapping
+from dataclasses import Field, fields
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from django.conf import settings
+
+from fairway.exceptions import ConfigurationError
+from fairway.options import LayerOptions, ServerOptions, validate
+
+__all__ = [
+    "Source",
+    "UnknownSetting",
+    "django_setting",
+    "layer_settings",
+    "resolve_layer_options",
+    "resolve_server_options",
+    "unknown_settings",
+]
+
+Source = Literal["default", "settings", "environment", "flag"]
+
+LAYER_PREFIX = "LAYER_"
+"""
+What the ``FAIRWAY`` keys of ``LayerOptions`` begin with: both areas know a ``message_bytes_max``.
+"""
+
+FAMILIAR_VARIABLES = {
+    "ASGI_THREADS": "threads",
+    "HOST": "host",
+    "PORT": "port",
+}
+"""
+Variables that hosts and people set for any server, and the option each one means.
+"""
+
+OTHER_KEYS = frozenset({"URLCONF"})
+"""
+Keys of the ``FAIRWAY`` dict that are no option of the server's or of a layer's.
+"""
+
+Options = TypeVar("Options", ServerOptions, LayerOptions)
+
+
+class UnknownSetting(NamedTuple):
+    """
+    A key of the ``FAIRWAY`` dict that means nothing: what ``fairway.E001`` reports.
+
+    Attributes:
+        key: As written.
+        nearest: The known key that was probably meant, or None.
+    """
+
+    key: str
+    nearest: str | None
+
+
+def resolve_server_options(
+    flags: Mapping[str, Any] | None = None,
+) -> tuple[ServerOptions, dict[str, Source]]:
+    """
+    Fill the server's options.
+
+    Args:
+        flags: Values by field name, as a command line gave them; None means not given.
+
+    Returns:
+        The options, and for each field where its value came from.
+
+    Raises:
+        ConfigurationError: A value has the wrong type or is out of bounds.
+    """
+    return _resolve(ServerOptions, "", flags or {})
+
+
+def resolve_layer_options(
+    config: Mapping[str, Any] | None = None,
+) -> tuple[LayerOptions, dict[str, Source]]:
+    """
+    Fill the options of one channel layer.
+
+    Args:
+        config: ``CONFIG`` of the layer in ``CHANNEL_LAYERS``, which wins over ``FAIRWAY``.
+
+    Returns:
+        The options, and for each field where its value came from.
+
+    Raises:
+        ConfigurationError: A value has the wrong type or is out of bounds.
+    """
+    own = {
+        f"{LAYER_PREFIX}{spec.name.upper()}": config[spec.name]
+        for spec in fields(LayerOptions)
+        if config and spec.name in config
+    }
+    return _resolve(LayerOptions, LAYER_PREFIX, {}, own)
+
+
+def layer_settings() -> dict[str, Any]:
+    """
+    The options of channel layers that are not left at their defaults, for every layer.
+
+    Raises:
+        ConfigurationError: A value has the wrong type or is out of bounds.
+    """
+    options, sources = resolve_layer_options()
+    return {name: getattr(options, name) for name, source in sources.items() if source != "default"}
+
+
+def unknown_settings() -> list[UnknownSetting]:
+    """
+    The keys of the ``FAIRWAY`` dict that mean nothing, each with the nearest that does.
+    """
+    known = sorted({*OTHER_KEYS, *_keys(ServerOptions, ""), *_keys(LayerOptions, LAYER_PREFIX)})
+    unknown = [key for key in _fairway() if key not in known]
+    return [
+        UnknownSetting(key, next(iter(difflib.get_close_matches(str(key).upper(), known, 1)), None))
+        for key in unknown
+    ]
+
+
+def django_setting(name: str, default: Any) -> Any:
+    """
+    Give one of Django's settings, or the default in a process that uses no Django settings.
+    """
+    if not settings.configured and not os.environ.get("DJANGO_SETTINGS_MODULE"):
+        return default
+    return getattr(settings, name, default)
+
+
+def _resolve(
+    area: type[Options],
+    prefix: str,
+    flags: Mapping[str, Any],
+    own: Mapping[str, Any] | None = None,
+) -> tuple[Options, dict[str, Source]]:
+    """
+    Fill one area's dataclass, field by field.
+    """
+    configured = {**_fairway(), **(own or {})}
+    hints = get_type_hints(area)
+    values: dict[str, Any] = {}
+    sources: dict[str, Source] = {spec.name: "default" for spec in fields(area)}
+    for spec in fields(area):
+        found = _find(spec, prefix, configured, flags)
+        if found is not None:
+            source, where, value = found
+            values[spec.name] = _convert(value, hints[spec.name], where)
+            sources[spec.name] = source
+    options = area(**values)
+    validate(options)
+    return options, sources
+
+
+def _find(
+    spec: Field[Any], prefix: str, configured: Mapping[str, Any], flags: Mapping[str, Any]
+) -> tuple[Source, str, Any] | None:
+    """
+    Find the value that wins for one field, and where it was written.
+    """
+    if flags.get(spec.name) is not None:
+        return "flag", f"--{spec.name.replace('_', '-')}", flags[spec.name]
+    key = prefix + spec.name.upper()
+    familiar = [name for name, field in FAMILIAR_VARIABLES.items() if field == spec.name]
+    for variable in [f"FAIRWAY_{key}", *(() if prefix else familiar)]:
+        if os.environ.get(variable):
+            return "environment", variable, os.environ[variable]
+    if spec.metadata["setting"] and key in configured:
+        return "settings", f"FAIRWAY[{key!r}]", configured[key]
+    return None
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    """
+    Bring a value to a field's type: text from outside is read, other types must fit.
+
+    Raises:
+        ConfigurationError: It cannot be read as that type.
+    """
+    alternatives = get_args(kind) if get_origin(kind) in {Union, types.UnionType} else (kind,)
+    if value is None and type(None) in alternatives:
+        return None
+    wanted = next(one for one in alternatives if one is not type(None))
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is wanted:
+        return value
+    if isinstance(value, str) and wanted in _READERS:
+        try:
+            return _READERS[wanted](value.strip())
+        except (KeyError, ValueError):
+            pass
+    raise ConfigurationError(f"{where} must be {_NAMES.get(wanted, wanted)}, not {value!r}")
+
+
+def _fairway() -> dict[str, Any]:
+    """
+    The ``FAIRWAY`` dict of Django's settings, empty without one.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    configured = django_setting("FAIRWAY", {})
+    if not isinstance(configured, dict):
+        raise ConfigurationError(f"FAIRWAY must be a dict, not {type(configured).__name__}")
+    return configured
+
+
+def _keys(area: type[ServerOptions | LayerOptions], prefix: str) -> list[str]:
+    """
+    The ``FAIRWAY`` keys of one area.
+    """
+    return [prefix + spec.name.upper() for spec in fields(area) if spec.metadata["setting"]]
+
+
+_WORDS = {
+    "1": True, "true": True, "yes": True, "on": True,
+    "0": False, "false": False, "no": False, "off": False,
+}  # fmt: skip
+_READERS: dict[Any, Any] = {
+    bool: lambda text: _WORDS[text.lower()],
+    float: float,
+    int: int,
+}
+_NAMES = {bool: "true or false", float: "a number", int: "a whole number", str: "text"}

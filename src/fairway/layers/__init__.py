@@ -1,0 +1,61 @@
+"""
+Channel layers: how messages reach channels and groups, in this process and in others.
+
+``get_channel_layer()`` gives the one that settings describe. Names are found on
+first use, so that a broker's client library is imported only where it is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fairway.layers.base import BaseChannelLayer
+    from fairway.layers.layer import ChannelLayer, InMemoryChannelLayer
+    from fairway.layers.registry import (
+        DEFAULT_CHANNEL_LAYER,
+        ChannelLayerManager,
+        channel_layers,
+        get_channel_layer,
+    )
+
+_HOMES = {
+    "BaseChannelLayer": "fairway.layers.base",
+    "ChannelLayer": "fairway.layers.layer",
+    "ChannelLayerManager": "fairway.layers.registry",
+    "DEFAULT_CHANNEL_LAYER": "fairway.layers.registry",
+    "InMemoryChannelLayer": "fairway.layers.layer",
+    "channel_layers": "fairway.layers.registry",
+    "get_channel_layer": "fairway.layers.registry",
+}
+
+__all__ = [
+    "DEFAULT_CHANNEL_LAYER",
+    "BaseChannelLayer",
+    "ChannelLayer",
+    "ChannelLayerManager",
+    "InMemoryChannelLayer",
+    "channel_layers",
+    "get_channel_layer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """
+    Import a public name from its home on first use.
+    """
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module 'fairway.layers' has no attribute {name!r}") from None
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """
+    The public names, loaded or not.
+    """
+    return sorted({*globals(), *__all__})

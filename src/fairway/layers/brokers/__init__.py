@@ -1,0 +1,3 @@
+"""
+Brokers: how bytes get from process to process. One module per broker, none knows another.
+"""

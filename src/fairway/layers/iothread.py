@@ -1,0 +1,88 @@
+"""
+The thread ``fairway-io``: a loop for hubs of a process that has no server.
+
+One daemon thread per process, started at first use. Nothing on it may use a
+loop's default executor, which refuses work while the interpreter ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future
+
+from fairway.exceptions import ChannelLayerUnavailable
+
+__all__ = ["IOThread"]
+
+
+class IOThread:
+    """
+    A daemon thread that runs one event loop. May be used from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: tuple[threading.Thread, asyncio.AbstractEventLoop, asyncio.Event] | None
+        self._running = None
+        # A forked child must neither close nor collect its parent's loop: both would take the
+        # parent's wake-up pipe out of the epoll instance that the two share.
+        self._inherited: list[object] = []
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """
+        Give the loop, starting the thread if it does not run.
+
+        Raises:
+            ChannelLayerUnavailable: The interpreter is ending and starts no threads.
+        """
+        with self._lock:
+            if self._running is None:
+                self._running = self._start()
+            return self._running[1]
+
+    def stop(self, timeout: float) -> None:
+        """
+        End the loop and the thread, waiting at most ``timeout`` seconds.
+        """
+        with self._lock:
+            running, self._running = self._running, None
+        if running is not None:
+            thread, loop, stopped = running
+            loop.call_soon_threadsafe(stopped.set)
+            thread.join(timeout)
+
+    def forked(self) -> None:
+        """
+        Forget the parent's thread in a child process, which does not have it.
+        """
+        self._lock = threading.Lock()
+        self._inherited.append(self._running)
+        self._running = None
+
+    def _start(self) -> tuple[threading.Thread, asyncio.AbstractEventLoop, asyncio.Event]:
+        started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        thread = threading.Thread(target=_run, args=(started,), name="fairway-io", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise ChannelLayerUnavailable(f"no thread to send from: {error}") from error
+        return (thread, *started.result())
+
+
+def _run(started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]) -> None:
+    """
+    Be the thread: run a loop until it is told to stop.
+    """
+    asyncio.run(_until_stopped(started))
+
+
+async def _until_stopped(
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]],
+) -> None:
+    """
+    Say which loop this is, then leave it to whoever enters.
+    """
+    stopped = asyncio.Event()
+    started.set_result((asyncio.get_running_loop(), stopped))
+    await stopped.wait()

@@ -1,0 +1,171 @@
+"""
+Channel layers by alias, made from ``CHANNEL_LAYERS``: the one module here that knows Django.
+
+``get_channel_layer()`` always gives a layer for ``default``: without a setting
+the one of this process. The names that Channels gave its layers work too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from fairway import conf
+from fairway.exceptions import ConfigurationError, InvalidChannelLayerError
+from fairway.layers import owner
+from fairway.layers.layer import ChannelLayer
+
+__all__ = [
+    "DEFAULT_CHANNEL_LAYER",
+    "ChannelLayerManager",
+    "bind",
+    "channel_layers",
+    "get_channel_layer",
+    "release",
+]
+
+DEFAULT_CHANNEL_LAYER = "default"
+
+DEFAULT_BACKEND = "fairway.layers.InMemoryChannelLayer"
+
+OTHER_NAMES = {
+    "channels.layers.InMemoryChannelLayer": DEFAULT_BACKEND,
+}
+"""
+Backends under the names their users know them by.
+"""
+
+
+class ChannelLayerManager:
+    """
+    Makes channel layers at first use and keeps them. May be used from any thread.
+
+    Attributes:
+        backends: The layers made so far, by alias.
+    """
+
+    def __init__(self) -> None:
+        self.backends: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        setting_changed.connect(self._reset_backends)
+
+    @property
+    def configs(self) -> dict[str, Any]:
+        """
+        ``CHANNEL_LAYERS`` as it is now, with a layer for ``default`` in any case.
+        """
+        configs = conf.django_setting("CHANNEL_LAYERS", None) or {}
+        if DEFAULT_CHANNEL_LAYER in configs:
+            return dict(configs)
+        return {**configs, DEFAULT_CHANNEL_LAYER: {"BACKEND": DEFAULT_BACKEND}}
+
+    def make_backend(self, name: str) -> Any:
+        """
+        Make the layer of an alias.
+
+        Raises:
+            KeyError: There is no such alias.
+            InvalidChannelLayerError: Its configuration describes no layer.
+        """
+        return self._make_backend(name, self.configs[name].get("CONFIG") or {})
+
+    def make_test_backend(self, name: str) -> Any:
+        """
+        Make the layer of an alias as its ``TEST_CONFIG`` describes it.
+        """
+        try:
+            config = self.configs[name]["TEST_CONFIG"]
+        except KeyError:
+            raise InvalidChannelLayerError(f"No TEST_CONFIG specified for {name}") from None
+        return self._make_backend(name, config)
+
+    def set(self, key: str, layer: Any) -> Any:
+        """
+        Have an alias mean another layer; None makes it anew at the next use.
+
+        Returns:
+            The layer it meant before, None if there was none yet.
+        """
+        with self._lock:
+            old = self.backends.pop(key, None)
+            if layer is not None:
+                self.backends[key] = layer
+        return old
+
+    def __getitem__(self, key: str) -> Any:
+        layer = self.backends.get(key)
+        if layer is None:
+            with self._lock:
+                layer = self.backends.get(key)
+                if layer is None:
+                    layer = self.backends[key] = self.make_backend(key)
+        return layer
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.configs
+
+    def _make_backend(self, name: str, config: dict[str, Any]) -> Any:
+        described = self.configs[name]
+        if "ROUTING" in described:
+            raise InvalidChannelLayerError(
+                f"ROUTING key found for {name} - routing is written in urls.py, or given to "
+                "ProtocolTypeRouter"
+            )
+        if "BACKEND" not in described:
+            raise InvalidChannelLayerError(f"No BACKEND specified for {name}")
+        path = described["BACKEND"]
+        try:
+            backend = import_string(OTHER_NAMES.get(path, path))
+        except ImportError as error:
+            raise InvalidChannelLayerError(
+                f"Cannot import BACKEND {path!r} specified for {name}: {error}"
+            ) from error
+        if not (isinstance(backend, type) and issubclass(backend, ChannelLayer)):
+            return backend(**config)
+        try:
+            return backend(**{**conf.layer_settings(), **config})
+        except (TypeError, ConfigurationError) as error:
+            raise InvalidChannelLayerError(f"CONFIG of {name}: {error}") from error
+
+    def _reset_backends(self, setting: str, **kwargs: Any) -> None:
+        """
+        Forget the layers when a setting they are made from changes.
+        """
+        if setting in {"CHANNEL_LAYERS", "FAIRWAY"}:
+            backends, self.backends = self.backends, {}
+            for layer in backends.values():
+                if isinstance(layer, ChannelLayer):
+                    layer.hub.owner.retire_soon()
+
+
+def get_channel_layer(alias: str = DEFAULT_CHANNEL_LAYER) -> Any:
+    """
+    Give the channel layer of an alias, or None if there is no such alias.
+
+    There always is one for ``default``.
+    """
+    try:
+        return channel_layers[alias]
+    except KeyError:
+        return None
+
+
+async def bind(loop: asyncio.AbstractEventLoop) -> None:
+    """
+    Give the hubs of all layers, made already or later, to a server's loop: the running one.
+    """
+    await owner.bind(loop)
+
+
+async def release(loop: asyncio.AbstractEventLoop) -> None:
+    """
+    Take the hubs back from a server's loop that is about to end: the running one.
+    """
+    await owner.release(loop)
+
+
+channel_layers = ChannelLayerManager()
