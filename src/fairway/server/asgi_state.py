@@ -121,6 +121,7 @@ LIFESPAN: Table = {
 
 
 Action = Callable[[Any, Mapping[str, Any]], Any]
+Steps = dict[str, tuple[Action, State | None]]
 
 
 class Machine:
@@ -128,14 +129,18 @@ class Machine:
     A table compiled for one class: method names looked up once, at import.
 
     Attributes:
-        steps: ``{state: {message type: (method, state afterwards)}}``.
+        steps: ``{state: {message type: (method, state afterwards)}}``; no state where
+            the method decides, or where it does not change.
     """
 
     __slots__ = ("steps",)
 
     def __init__(self, table: Table, cls: type) -> None:
-        self.steps: dict[State, dict[str, tuple[Action, State | None]]] = {
-            state: {kind: (getattr(cls, step.action), step.state) for kind, step in steps.items()}
+        self.steps: dict[State, Steps] = {
+            state: {
+                kind: (getattr(cls, step.action), None if step.state is state else step.state)
+                for kind, step in steps.items()
+            }
             for state, steps in table.items()
         }
 

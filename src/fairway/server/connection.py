@@ -47,7 +47,8 @@ class Connection(asyncio.Protocol):
         worker: Whom it belongs to.
         transport: Of asyncio or uvloop.
         sink: How responses are written.
-        exchange: The request being answered or the WebSocket, if any.
+        exchange: The newest request or the WebSocket, until its application has ended.
+        answering: Whether that request's response is not complete.
         deadline: See ``timers.Watched``.
         slot: See ``timers.Watched``.
         alive: Whether a byte has come since this was last set to False.
@@ -57,6 +58,7 @@ class Connection(asyncio.Protocol):
         "_decoder",
         "_held",
         "_lingering",
+        "_lost",
         "_reading_paused",
         "_room",
         "_scopes",
@@ -64,6 +66,7 @@ class Connection(asyncio.Protocol):
         "_stalled_bytes",
         "_websocket",
         "alive",
+        "answering",
         "deadline",
         "exchange",
         "sink",
@@ -77,6 +80,7 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.sink: Http1Sink
         self.exchange: Exchange | None = None
+        self.answering = False
         self.deadline = inf
         self.slot = 0
         self.alive = True
@@ -85,6 +89,7 @@ class Connection(asyncio.Protocol):
         self._websocket: WebSocketExchange | None = None
         self._held = b""
         self._lingering = False
+        self._lost = False
         self._reading_paused = False
         self._room: list[asyncio.Future[None]] | None = None
         self._stalled_at = inf
@@ -120,7 +125,7 @@ class Connection(asyncio.Protocol):
             websocket.receive_data(data)
         elif self._lingering:
             return
-        elif self.exchange is not None and not self._body_expected():
+        elif self.answering and not self._body_expected():
             self._hold(data)
         else:
             self._receive_http(data)
@@ -141,7 +146,7 @@ class Connection(asyncio.Protocol):
                 self._body(b"", more=False)
             elif isinstance(event, RemoteProtocolError):
                 self._refuse(event)
-        if self.exchange is None and not self._lingering and decoder.head_started:
+        if not self.answering and not self._lingering and decoder.head_started:
             self._expect_head()
 
     def _begin(self, request: Request) -> None:
@@ -164,10 +169,13 @@ class Connection(asyncio.Protocol):
         Run the application for an HTTP request, in a fresh context.
         """
         assert self._scopes is not None  # noqa: S101 - made in _begin
+        worker = self.worker
+        if self.exchange is not None:
+            # Its response is complete, its application is not.
+            worker.late.add(self.exchange)
         exchange = HttpExchange(self, self._scopes.http(request), request)
         self.exchange = exchange
-        worker = self.worker
-        worker.exchanges.add(exchange)
+        self.answering = True
         exchange.start_application(worker.application, exchange.receive, worker.context.copy())
 
     def _begin_websocket(self, request: Request) -> None:
@@ -188,8 +196,8 @@ class Connection(asyncio.Protocol):
         self._scopes = None
         exchange = WebSocketExchange(self, scope, upgrade)
         self.exchange = self._websocket = exchange
+        self.answering = True
         worker = self.worker
-        worker.exchanges.add(exchange)
         metrics.websockets.value += 1
         # How long the application takes to accept is its own business.
         self.deadline = inf
@@ -226,24 +234,23 @@ class Connection(asyncio.Protocol):
         """
         Go on to the next request, or end, after a complete response.
         """
-        exchange = self.exchange
         if not self.sink.keep_alive or self._body_expected():
             self.linger()
             return
-        self.exchange = None
+        self.answering = False
         self.deadline = self.worker.loop.time() + self.worker.options.keep_alive
         decoder = self._decoder
         if self._held or (decoder is not None and decoder.has_pending):
             # Not from within the application's send(): the next one starts in its own turn.
             self.worker.loop.call_soon(self._next_request)
-        elif exchange is not None and self._reading_paused:
+        elif self._reading_paused:
             self.resume_reading()
 
     def _next_request(self) -> None:
         """
         Begin the request that was held, if the connection still stands.
         """
-        if self.exchange is not None or self._lingering or self.transport.is_closing():
+        if self.answering or self._lingering or self.transport.is_closing():
             return
         held, self._held = self._held, b""
         self.resume_reading()
@@ -257,7 +264,7 @@ class Connection(asyncio.Protocol):
         """
         metrics.refusals.add(str(error.status))
         log.logger.info("request refused with %d: %s", error.status, log.printable(error.reason))
-        if self.exchange is not None:
+        if self.answering:
             # Its head was fine and it is being answered: there is nothing to say but goodbye.
             self.sink.reset()
             return
@@ -303,7 +310,7 @@ class Connection(asyncio.Protocol):
         """
         if self._websocket is not None or self._lingering or not self.transport.can_write_eof():
             return False
-        if self.exchange is None and not self._held:
+        if not self.answering and not self._held:
             return False
         return not self._body_expected()
 
@@ -318,6 +325,7 @@ class Connection(asyncio.Protocol):
         self._decoder = None
         self._release_room()
         self.deadline = inf
+        self._lost = True
         exchange = self.exchange
         if exchange is not None:
             exchange.peer_gone()
@@ -325,6 +333,7 @@ class Connection(asyncio.Protocol):
             self._forget()
             self.worker.check_empty()
         else:
+            self.worker.late.add(exchange)
             timeout = self.worker.options.application_close_timeout
             self.expect_by(self.worker.loop.time() + timeout)
 
@@ -332,9 +341,12 @@ class Connection(asyncio.Protocol):
         """
         Note that an exchange's application has ended.
         """
-        self.worker.exchange_done(exchange)
-        if self.transport.is_closing() and self.exchange is exchange:
-            self.deadline = inf
+        if exchange is not self.exchange or self._lost:
+            self.worker.late.discard(exchange)
+            self.worker.check_empty()
+        if exchange is self.exchange and (self._lost or not self.answering):
+            if self._lost:
+                self.deadline = inf
             self._forget()
 
     def _forget(self) -> None:
@@ -444,7 +456,7 @@ class Connection(asyncio.Protocol):
         """
         self.deadline = inf
         exchange = self.exchange
-        if self.transport.is_closing():
+        if self._lost:
             if exchange is not None and exchange.task is not None:
                 self.worker.cancel_late(exchange)
         elif self._lingering:
@@ -452,7 +464,7 @@ class Connection(asyncio.Protocol):
         elif self._stalled(now):
             metrics.drops.add("stalled")
             self.transport.abort()
-        elif exchange is not None:
+        elif self.answering and exchange is not None:
             self.deadline = min(exchange.on_deadline(now), self._stalled_at)
         elif self._decoder is not None and self._decoder.head_started:
             self._refuse(RemoteProtocolError("the request's head took too long", status=408))

@@ -52,12 +52,9 @@ def access(exchange: Exchange, status: int) -> None:
     """
     Write the access log's line for one response.
     """
-    worker = exchange.connection.worker
-    if not worker.options.access_log:
-        return
     scope = exchange.scope
     client = scope.get("client")
-    access_logger.info(
+    exchange.connection.worker.access_logger.info(
         "%s %s %d",
         client[0] if client else "-",
         subject(scope),

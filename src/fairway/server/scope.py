@@ -50,30 +50,31 @@ class ScopeFactory:
         """
         Make the scope of an HTTP request.
         """
-        scope = self._common(request)
-        scope["type"] = "http"
-        scope["scheme"] = "https" if self.secure else "http"
-        scope["method"] = request.method
-        return scope
+        return self._scope("http", "https" if self.secure else "http", request)
 
     def websocket(self, request: Request, subprotocols: list[str]) -> Scope:
         """
         Make the scope of a WebSocket handshake; the extensions are added by the exchange.
         """
-        scope = self._common(request)
-        scope["type"] = "websocket"
-        scope["scheme"] = "wss" if self.secure else "ws"
+        scope = self._scope("websocket", "wss" if self.secure else "ws", request)
+        del scope["method"]
         scope["subprotocols"] = subprotocols
         return scope
 
-    def _common(self, request: Request) -> dict[str, Any]:
+    def _scope(self, kind: str, scheme: str, request: Request) -> dict[str, Any]:
         """
-        Fill in what both kinds of scope have.
+        Fill in what both kinds of scope have, and the method.
         """
-        raw_path, _, query = _origin_form(request.target).partition(b"?")
+        target = request.target
+        raw_path, _, query = (target if target[:1] == b"/" else _origin_form(target)).partition(
+            b"?"
+        )
         path = unquote_to_bytes(raw_path) if b"%" in raw_path else raw_path
         scope: dict[str, Any] = {
+            "type": kind,
             "asgi": ASGI,
+            "scheme": scheme,
+            "method": request.method,
             "http_version": request.version,
             "path": path.decode("utf-8", "replace"),
             "raw_path": raw_path,
@@ -92,8 +93,6 @@ def _origin_form(target: bytes) -> bytes:
     """
     Cut scheme and host off a target in absolute form (RFC 9112 section 3.2.2).
     """
-    if target[:1] == b"/" or target == b"*":
-        return target
     _, separator, rest = target.partition(b"://")
     if not separator:
         return target

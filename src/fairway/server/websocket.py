@@ -208,7 +208,8 @@ class WebSocketExchange(Exchange):
         self._decoder = FrameDecoder(
             message_bytes_max=options.message_bytes_max, fragments_max=options.fragments_max
         )
-        log.access(self, 101)
+        if connection.worker.access_log:
+            log.access(self, 101)
         sink = connection.sink
         write = sink.switch(head)
         self.outbox.open(write, connection.transport.get_write_buffer_size, writable=sink.writable)
@@ -278,7 +279,8 @@ class WebSocketExchange(Exchange):
         if self._refusal is not None:
             (status, headers), self._refusal = self._refusal, None
             sink.head(status, headers, data, length=len(data) if end else None, end=end)
-            log.access(self, status)
+            if self.connection.worker.access_log:
+                log.access(self, status)
         else:
             sink.body(data, end=end)
         if end:
@@ -424,7 +426,8 @@ class WebSocketExchange(Exchange):
         self._refused()
         if unanswered:
             self.connection.sink.keep_alive = False
-            log.access(self, status)
+            if self.connection.worker.access_log:
+                log.access(self, status)
             self.connection.answer(status)
         else:
             self.connection.sink.reset()

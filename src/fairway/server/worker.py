@@ -42,7 +42,7 @@ class Worker:
 
     Attributes:
         connections: Those whose transport is open.
-        exchanges: Those whose application runs.
+        late: Exchanges that are over for their peer, while their application still runs.
         context: What each exchange's context is copied from.
         state: The lifespan state that scopes get a copy of, None without lifespan.
         stopping: Whether the end has begun.
@@ -57,10 +57,11 @@ class Worker:
         self.state = state
         self.context = contextvars.copy_context()
         self.connections: set[Connection] = set()
-        self.exchanges: set[Exchange] = set()
+        self.late: set[Exchange] = set()
         self.timers = TimingWheel(self.loop)
         self.flusher = Flusher(self.loop, options)
         self.date = DateHeader()
+        self.access_log = options.access_log
         self.access_logger = logging.getLogger(options.access_logger)
         self.stopping = False
         self._server: asyncio.Server | None = None
@@ -79,18 +80,11 @@ class Worker:
             backlog=2048,
         )
 
-    def exchange_done(self, exchange: Exchange) -> None:
-        """
-        Note that an application has ended.
-        """
-        self.exchanges.discard(exchange)
-        self.check_empty()
-
     def check_empty(self) -> None:
         """
         Wake the drain when nothing is left to wait for.
         """
-        if self.stopping and not self.connections and not self.exchanges:
+        if self.stopping and not self.connections and not self.late:
             self._empty.set()
 
     def cancel_late(self, exchange: Exchange) -> None:
@@ -120,7 +114,7 @@ class Worker:
         for connection in list(self.connections):
             if isinstance(connection.exchange, WebSocketExchange):
                 sockets.append(connection.exchange)
-            elif connection.exchange is None:
+            elif not connection.answering:
                 connection.transport.close()
             else:
                 connection.sink.keep_alive = False
@@ -135,16 +129,17 @@ class Worker:
         """
         End everything now.
         """
-        if self.connections or self.exchanges:
+        if self.connections or self.late:
             log.logger.warning(
                 "%d connections and %d applications were still there and were cut off",
                 len(self.connections),
-                len(self.exchanges),
+                len(self.late),
             )
+        running = [connection.exchange for connection in self.connections]
         for connection in list(self.connections):
             connection.transport.abort()
-        for exchange in list(self.exchanges):
-            if exchange.task is not None:
+        for exchange in (*running, *self.late):
+            if exchange is not None and exchange.task is not None:
                 exchange.task.cancel()
 
     def close(self) -> None:
