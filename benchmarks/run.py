@@ -17,10 +17,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.harness.awake import kept_awake
 from benchmarks.harness.build import HERE, BuildError
+from benchmarks.harness.cores import Cores, kept_awake
 from benchmarks.harness.load import LoadError
-from benchmarks.harness.machine import Cores, describe, raise_file_limit, wait_until_calm
+from benchmarks.harness.machine import describe, raise_file_limit, wait_until_calm
 from benchmarks.harness.measure import Plan, measure
 from benchmarks.harness.report import render, row_cells
 from benchmarks.harness.rows import BLOCKS, Block
@@ -39,14 +39,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.server:
         plan = replace(plan, server_command=asked.server)
     raise_file_limit()
+    cores = Cores.choose()
+    try:
+        with kept_awake(cores):
+            plan = replace(plan, distance=cores.usual_distance())
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"Cores {cores.server} and {cores.load} are {plan.distance} ns apart.")
     recording = not (asked.quick or asked.server)
     failed = False
     for block in BLOCKS:
         if block.name not in asked.only:
             continue
         try:
-            record = run_block(block, plan, patience=0 if asked.quick else asked.patience)
-        except (BuildError, LoadError, SubjectError) as error:
+            record = run_block(block, plan, cores, 0 if asked.quick else asked.patience)
+        except (LoadError, SubjectError) as error:
             print(f"{block.name} was not measured: {error}\n", file=sys.stderr)
             failed = True
             continue
@@ -58,11 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(failed)
 
 
-def run_block(block: Block, plan: Plan, patience: float) -> Record:
+def run_block(block: Block, plan: Plan, cores: Cores, patience: float) -> Record:
     """
     Wait for calm, measure one block and print its rows.
     """
-    cores = Cores.choose()
     before = wait_until_calm(patience)
     print(f"{block.name}: load average {before.average} after waiting {before.waited:.0f} s")
     with kept_awake(cores):

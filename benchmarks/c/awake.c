@@ -1,10 +1,10 @@
 /*
  * Keeps the core it runs on from going to sleep, and leaves it to whoever wants it.
  *
- * A virtual core that halts is put elsewhere by its host when it wakes: now next
- * to the other one, now far from it, which changes what a loopback send costs by
- * a factor of 2.5 from one second to the next. SCHED_IDLE gives way to every
- * other process, so nothing measured waits for this one.
+ * A virtual core that halts may be put elsewhere by its host when it wakes: now
+ * next to the other one, now far from it (see distance.c), which changes what a
+ * loopback send costs by a factor of 2.5 from one second to the next. SCHED_IDLE
+ * gives way to every other process, so nothing measured waits for this one.
  */
 #define _GNU_SOURCE
 #include <sched.h>

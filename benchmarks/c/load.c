@@ -269,7 +269,7 @@ static void close_connection(struct connection *connection)
 
 static void begin_window(void)
 {
-    begun = read_clock(CLOCK_MONOTONIC);
+    phase_start = begun = read_clock(CLOCK_MONOTONIC);
     begun_operations = operations;
     begun_own = read_clock(CLOCK_PROCESS_CPUTIME_ID);
     begun_server = server_time();
@@ -286,11 +286,10 @@ static void end_window(void)
 /* Enters the next phase when its time has come. In mode fanout only called between rounds. */
 static void advance(void)
 {
-    if (phase == WARMING && now - phase_start >= asked.warmup) {
+    if (phase == WARMING && now >= phase_start + asked.warmup) {
         phase = MEASURING;
-        phase_start = now;
         begin_window();
-    } else if (phase == MEASURING && now - phase_start >= asked.window && operations > begun_operations) {
+    } else if (phase == MEASURING && now >= phase_start + asked.window && operations > begun_operations) {
         phase = DONE;
         end_window();
     }

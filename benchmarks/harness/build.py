@@ -1,5 +1,5 @@
 """
-Compiles the two C programs, where they are missing or older than their source.
+Compiles the C programs, where they are missing or older than their source.
 
 Everything built or logged lies in ``benchmarks/.build``, which git ignores.
 """
@@ -15,7 +15,7 @@ __all__ = ["BUILD", "HERE", "BuildError", "build"]
 
 HERE = Path(__file__).resolve().parents[1]
 BUILD = HERE / ".build"
-FLAGS = ("-O2", "-std=gnu11", "-Wall", "-Wextra")
+FLAGS = ("-O2", "-std=gnu11", "-pthread", "-Wall", "-Wextra")
 
 
 class BuildError(Exception):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from benchmarks.harness.build import build
-from benchmarks.harness.machine import Cores, pinned
+from benchmarks.harness.cores import Cores, pinned
 from benchmarks.harness.subjects import Server
 
 __all__ = ["LoadError", "LoadResult", "drive", "holding"]

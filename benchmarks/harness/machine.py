@@ -1,7 +1,5 @@
 """
-The machine a measurement runs on: cores, calm, limits, and what to note down.
-
-Linux only, as are the figures: affinity, ``/proc`` and per-process clocks.
+The machine a measurement runs on: calm, limits, and what to note down.
 """
 
 from __future__ import annotations
@@ -12,50 +10,18 @@ import resource
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from benchmarks.harness.build import HERE
+from benchmarks.harness.cores import Cores
 
-__all__ = ["CALM", "Cores", "Load", "describe", "pinned", "raise_file_limit", "wait_until_calm"]
+__all__ = ["CALM", "Load", "describe", "raise_file_limit", "wait_until_calm"]
 
 # Load average below which a block may start.
 CALM = 0.5
 PACKAGES = ("fairway", "Django", "asgiref", "httptools", "uvloop")
-
-
-@dataclass(frozen=True, slots=True)
-class Cores:
-    """
-    One core for the server and another, where there is one, for the load generator.
-    """
-
-    server: int
-    load: int
-
-    @classmethod
-    def choose(cls) -> Cores:
-        """
-        Take the last and the first core this process may run on.
-        """
-        allowed = sorted(os.sched_getaffinity(0))
-        return cls(server=allowed[-1], load=allowed[0])
-
-
-@contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """
-    Run on one core for a while; children started meanwhile stay there.
-    """
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from benchmarks.harness.cores import Cores, same_distance
 from benchmarks.harness.load import drive, holding
-from benchmarks.harness.machine import Cores
 from benchmarks.harness.rows import Block, Row, Task
 from benchmarks.harness.samples import Spread, ratios, rotated
 from benchmarks.harness.subjects import FAIRWAY, Server, running
@@ -33,6 +33,8 @@ class Plan:
         warm_sockets: Sockets held before memory is read for the first time.
         idle_sockets: Sockets held then; 0 takes what the task says.
         settle: Seconds between the last handshake and reading memory.
+        distance: Nanoseconds the cores have to be apart for a sample to count.
+        patience: Seconds after which it counts all the same, with its own distance.
         server_command: How an ASGI application is served.
     """
 
@@ -43,6 +45,8 @@ class Plan:
     warm_sockets: int = 500
     idle_sockets: int = 0
     settle: float = 1.0
+    distance: int = 0
+    patience: float = 20.0
     server_command: str = FAIRWAY
 
 
@@ -56,12 +60,14 @@ class Sample:
         operations: How many were counted.
         server_busy: Share of the window in which the server had the processor.
         load_busy: The same of the load generator.
+        distance: Nanoseconds the cores were apart before or after, whichever was odder.
     """
 
     value: float
     operations: int
     server_busy: float = 0.0
     load_busy: float = 0.0
+    distance: int = 0
 
 
 Repetition = dict[str, Sample]
@@ -110,13 +116,27 @@ def steady(block: Block, repetitions: list[Repetition]) -> bool:
 
 def take_sample(task: Task, plan: Plan, cores: Cores) -> Sample:
     """
-    Start the task's subject and measure it once.
+    Start the task's subject and measure it, again if the cores were moved meanwhile.
     """
     with running(task.subject, cores, plan.server_command) as server:
         if task.mode == "idle":
             return idle_memory(task, server, plan, cores)
-        options = ["--path", task.path, "--connections", str(task.connections), *task.options]
-        result = drive(server, cores, task.mode, *options, warmup=plan.warmup, seconds=plan.seconds)
+        deadline = time.monotonic() + plan.patience
+        while True:
+            before = cores.wait_for(plan.distance, plan.patience)
+            sample = drive_once(task, server, plan, cores)
+            after = cores.distance()
+            odd = max(before, after, key=lambda distance: abs(distance - plan.distance))
+            if same_distance(odd, plan.distance) or time.monotonic() > deadline:
+                return replace(sample, distance=odd)
+
+
+def drive_once(task: Task, server: Server, plan: Plan, cores: Cores) -> Sample:
+    """
+    Measure one window.
+    """
+    options = ["--path", task.path, "--connections", str(task.connections), *task.options]
+    result = drive(server, cores, task.mode, *options, warmup=plan.warmup, seconds=plan.seconds)
     return Sample(
         value=round(result.microseconds, 4),
         operations=result.operations,

@@ -15,7 +15,15 @@ from benchmarks.harness.store import Record
 __all__ = ["render", "row_cells", "verdict"]
 
 ROW_HEAD = ("What", "bar", "aim", "measured", "quartiles", "n", "verdict")
-TASK_HEAD = ("Block", "task", "median", "least to most", "server busy", "load generator busy")
+TASK_HEAD = (
+    "Block",
+    "task",
+    "median",
+    "least to most",
+    "server busy",
+    "load generator busy",
+    "cores apart",
+)
 RUN_HEAD = ("Block", "finished (UTC)", "load average before", "window", "commit", "command")
 
 INTRODUCTION = """\
@@ -24,6 +32,12 @@ INTRODUCTION = """\
 Written by `benchmarks/run.py` from the raw samples in `results/`; do not edit. `README.md` says how
 it measures. `C` is the floor (a C epoll server), `P` the bare protocol (`asyncio.Protocol` on
 uvloop); a figure in C or P is the median of the ratios taken inside each repetition.
+"""
+
+
+COSTS = """\
+Server CPU in microseconds, or KiB per socket. Busy is the share of the window; apart is the time a
+cache line needs from one core to the other and back.
 """
 
 
@@ -45,7 +59,7 @@ def render(records: Mapping[str, Record]) -> str:
                 ),
             ),
             "## What one operation cost\n",
-            "Server CPU in microseconds, or KiB per socket; busy is the share of the window.\n",
+            COSTS,
             *table(TASK_HEAD, (cells for pair in measured for cells in task_cells(*pair))),
             "## Runs\n",
             *table(RUN_HEAD, (run_cells(*pair) for pair in measured)),
@@ -110,6 +124,7 @@ def task_cells(block: Block, record: Record) -> Iterator[tuple[str, ...]]:
         idle = task.mode == "idle"
         values = [sample.value / (1024 if idle else 1) for sample in samples]
         busy = statistics.median(sample.server_busy for sample in samples)
+        distances = [sample.distance for sample in samples]
         load_busy = statistics.median(sample.load_busy for sample in samples)
         yield (
             block.name,
@@ -118,6 +133,7 @@ def task_cells(block: Block, record: Record) -> Iterator[tuple[str, ...]]:
             f"{min(values):.2f} to {max(values):.2f}",
             "" if idle else f"{busy:.0%}",
             "" if idle else f"{load_busy:.0%}",
+            "" if idle else f"{min(distances)} to {max(distances)} ns",
         )
 
 

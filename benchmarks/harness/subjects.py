@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.harness.build import BUILD, HERE, build
-from benchmarks.harness.machine import Cores, pinned
+from benchmarks.harness.cores import Cores, pinned
 
 __all__ = ["FAIRWAY", "Server", "SubjectError", "running"]
 

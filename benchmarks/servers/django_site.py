@@ -12,6 +12,7 @@ same for every way of publishing, so one load generator drives them all.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import django
@@ -66,7 +67,7 @@ class Broadcast(fairway.AsyncWebsocketConsumer):
     A group member without a handler: messages go straight to its socket.
     """
 
-    groups = (GROUP,)
+    groups: Sequence[str] | None = (GROUP,)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """
@@ -82,7 +83,7 @@ class Handler(fairway.AsyncWebsocketConsumer):
     A group member as in Channels: a Python handler for each message and socket.
     """
 
-    groups = (GROUP,)
+    groups: Sequence[str] | None = (GROUP,)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """

@@ -9,9 +9,8 @@ from functools import partial
 
 import pytest
 
-from benchmarks.harness.awake import kept_awake
+from benchmarks.harness.cores import Cores, kept_awake
 from benchmarks.harness.load import LoadError, LoadResult, drive, holding
-from benchmarks.harness.machine import Cores
 from benchmarks.harness.subjects import Server, SubjectError, running
 
 CORES = Cores.choose()
@@ -85,3 +84,9 @@ def test_cores_are_kept_awake(floor: Server) -> None:
     """Keeping the cores awake leaves them to those who have work."""
     with kept_awake(CORES):
         assert_measured(brief(floor, CORES, "echo", "--connections", "2"))
+
+
+def test_distance_of_the_cores() -> None:
+    """Two cores are some way apart, and a core is not away from itself."""
+    assert Cores(server=CORES.server, load=CORES.server).distance() == 0
+    assert (CORES.distance() > 0) == (CORES.server != CORES.load)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.cores import same_distance
 from benchmarks.harness.measure import Repetition, Sample, figures
 from benchmarks.harness.report import render, verdict
 from benchmarks.harness.rows import BLOCKS, Condition, Row
@@ -99,6 +100,15 @@ class TestRatios:
             ["c", "a", "b"],
             ["a", "b", "c"],
         ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [(80, 75, True), (440, 360, True), (80, 360, False), (360, 80, False), (0, 0, True)],
+)
+def test_same_distance(one: int, other: int, same: bool) -> None:
+    """Two readings of one placement are told from readings of two."""
+    assert same_distance(one, other) is same
 
 
 class TestVerdict:
