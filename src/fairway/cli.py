@@ -21,7 +21,7 @@ import fairway
 from fairway.asgi import resolve_application
 from fairway.conf import resolve_server_options
 from fairway.exceptions import ConfigurationError
-from fairway.layers.registry import bind, describe, release
+from fairway.layers.registry import DEFAULT_CHANNEL_LAYER, bind, channel_layers, release
 from fairway.logs import configure_logging
 from fairway.options import ServerOptions
 from fairway.server import Server
@@ -73,9 +73,7 @@ def given_flags(namespace: Mapping[str, Any]) -> dict[str, Any]:
     Pick the server options that were given on the command line.
     """
     names = {spec.name for spec in fields(ServerOptions)}
-    return {
-        name: value for name, value in namespace.items() if name in names and value is not None
-    }
+    return {name: value for name, value in namespace.items() if name in names and value is not None}
 
 
 def build_server(
@@ -160,11 +158,9 @@ def _summary(options: ServerOptions, sources: Mapping[str, str]) -> list[str]:
     """
     Say what runs, with which layer, and each value that is not a default with its source.
     """
-    lines = [
-        f"Fairway {fairway.__version__}, Django {django.get_version()}, "
-        f"Python {platform.python_version()}"
-    ]
-    lines.append(f"Channel layer: {describe()}")
+    versions = fairway.__version__, django.get_version(), platform.python_version()
+    backend = channel_layers.configs[DEFAULT_CHANNEL_LAYER]["BACKEND"]
+    lines = ["Fairway {}, Django {}, Python {}".format(*versions), f"Channel layer: {backend}"]
     changed = [
         f"{name}={getattr(options, name)!r} ({source})"
         for name, source in sources.items()

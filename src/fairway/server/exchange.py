@@ -230,10 +230,20 @@ class HttpExchange(Exchange):
                 headers.append(field)
             elif name == b"content-length":
                 self._left = _length(field[1])
-            elif name == b"connection" and b"close" in field[1].lower():
-                self.connection.sink.keep_alive = False
+            elif name == b"connection":
+                self._connection_field(field)
         self._status = status
         self._no_body = self._request.method == "HEAD" or status in (204, 304)
+
+    def _connection_field(self, field: tuple[bytes, bytes]) -> None:
+        """
+        Take ``connection: close`` as an order to the sink; other options are the application's.
+        """
+        value = field[1].lower()
+        if b"close" in value:
+            self.connection.sink.keep_alive = False
+        elif value != b"keep-alive":
+            self._headers.append(field)
 
     def body(self, message: Message) -> Any:
         """

@@ -60,7 +60,7 @@ class Command(Below):
 
     help = "Serve this project for development: pages, WebSockets, static files, reload."
 
-    def inner_run(self, *args: Any, **options: Any) -> None:  # noqa: ARG002 - Django's signature
+    def inner_run(self, *args: Any, **options: Any) -> None:
         """
         Check the project and serve it; runs once per reload, often in a thread.
         """
@@ -99,7 +99,7 @@ class Command(Below):
             static = False
         return build_server(flags, self.stdout.write, static=static, ready=self.say_ready)
 
-    def say_ready(self, address: str) -> None:  # noqa: ARG002 - a callback's signature
+    def say_ready(self, address: str) -> None:
         """
         Print what Django's own command prints.
         """
