@@ -101,6 +101,7 @@ def running(name: str, cores: Cores, server_command: str = FAIRWAY) -> Iterator[
     port, log = free_port(), BUILD / f"{name}.log"
     command = command_line(name, port, server_command)
     environment = {**os.environ, "BENCHMARK_AUTH": "1" if name == "site-auth" else "0"}
+    environment.pop("DJANGO_SETTINGS_MODULE", None)  # The site brings its own.
     with log.open("wb") as output, pinned(cores.server):
         process = subprocess.Popen(
             command,
