@@ -194,8 +194,7 @@ class ChannelLayer(BaseChannelLayer):
             ChannelLayerUnavailable: The broker did not take it in bounded time.
             TypeError: The name is none of a group.
         """
-        self.require_valid_group_name(group)
-        self._require_size(payload)
+        self.require_sendable(group, payload)
         await self.hub.group_send(group, kind, payload, exclude)
 
     def submit(
@@ -207,8 +206,7 @@ class ChannelLayer(BaseChannelLayer):
         Returns:
             What is done once the broker has taken the message, and raises if it did not.
         """
-        self.require_valid_group_name(group)
-        self._require_size(payload)
+        self.require_sendable(group, payload)
         return self.hub.submit(group, kind, payload, exclude)
 
     # --- The whole layer ---------------------------------------------------------------------
@@ -241,6 +239,13 @@ class ChannelLayer(BaseChannelLayer):
                 f"{name[:100]!r}"
             )
         return True
+
+    def require_sendable(self, group: object, payload: bytes) -> None:
+        """
+        Raise what ``broadcast`` would, before it is time to send.
+        """
+        self.require_valid_group_name(group)
+        self._require_size(payload)
 
     def _require_member_names(self, group: str, channel: str) -> None:
         """
