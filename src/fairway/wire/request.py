@@ -21,9 +21,9 @@ _METHODS: Final = {
     method.encode(): method
     for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 }
-_REQUEST_LINE: Final = re.compile(rb"([A-Z-]+) ([!-~\x80-\xff]+) HTTP/1\.([01])\r\n")
+_REQUEST_LINE: Final = re.compile(rb"([A-Z-]+) ([!-~]+) HTTP/1\.([01])\r\n")
 _OTHER_VERSION: Final = re.compile(
-    rb"[A-Z-]+ [!-~\x80-\xff]+ HTTP/(?!1\.[01]\r)[0-9]+(?:\.[0-9]+)?\r\n"
+    rb"[A-Z-]+ [!-~]+ HTTP/(?!1\.[01]\r)[0-9]+(?:\.[0-9]+)?\r\n"
 )
 # RFC 3986 section 3.2.2, and the port.
 _HOST: Final = re.compile(
@@ -31,9 +31,10 @@ _HOST: Final = re.compile(
     rb"|(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+)(?::[0-9]*)?"
 )
 _UPGRADE_NAME: Final = re.compile(rb"\r\nupgrade(?=[ \t]*:)", re.IGNORECASE)
-_SINGLE_FIELDS: Final = (b"host", b"content-length", b"transfer-encoding", b"expect")
+_SINGLE_FIELDS: Final = (b"host", b"content-length", b"transfer-encoding")
 _BODY_FIELDS: Final = frozenset({b"content-length", b"transfer-encoding"})
 _LENGTH_DIGITS_MAX: Final = 19  # More is no length any more.
+_HOST_BYTES_MAX: Final = 512  # Above a domain name with its port, and little enough to remember.
 
 
 class Request:
@@ -93,7 +94,7 @@ class _Fields:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """
-        Take one field. Called by httptools, which strips the whitespace around the value.
+        Take one field. Called by httptools.
         """
         self.headers.append((name.lower(), value))
 
@@ -124,12 +125,11 @@ def parse_head(head: bytes) -> Request:
         switching = True
     except httptools.HttpParserError:
         raise RemoteProtocolError("malformed request head") from None
-    request = Request(
-        _METHODS.get(method) or method.decode(),
-        target,
-        "1.1" if minor == b"1" else "1.0",
-        fields.headers,
-    )
+    headers = fields.headers
+    if b" \r" in head or b"\t\r" in head:  # llhttp strips whitespace before a value only.
+        headers = [(name, value.rstrip(b" \t")) for name, value in headers]
+    version = "1.1" if minor == b"1" else "1.0"
+    request = Request(_METHODS.get(method) or method.decode(), target, version, headers)
     _read_fields(request, head)
     if switching and not request.upgrade:
         _check_unswitched(head)
@@ -165,7 +165,7 @@ def _read_fields(request: Request, head: bytes) -> None:
     if host is None:
         if request.version == "1.1":
             raise RemoteProtocolError("host is missing")
-    elif not _is_host(host):
+    elif len(host) > _HOST_BYTES_MAX or not _is_host(host):
         raise RemoteProtocolError("malformed host")
     if not _BODY_FIELDS.isdisjoint(fields):
         _read_length(request, fields)

@@ -1,0 +1,179 @@
+"""
+The opening handshake: what is well formed, and what is answered.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from fairway.exceptions import LocalProtocolError, RemoteProtocolError
+from fairway.wire.handshake import Upgrade, accept_head, check_upgrade
+from fairway.wire.request import Request
+
+KEY = (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==")
+VERSION = (b"sec-websocket-version", b"13")
+ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+
+def handshake(*headers: tuple[bytes, bytes]) -> Request:
+    """
+    A request with these headers.
+    """
+    return Request("GET", b"/", "1.1", [(b"host", b"a"), *headers])
+
+
+def refusal(*headers: tuple[bytes, bytes]) -> RemoteProtocolError:
+    """
+    How a handshake with these headers is refused.
+    """
+    with pytest.raises(RemoteProtocolError) as caught:
+        check_upgrade(handshake(*headers))
+    return caught.value
+
+
+class TestCheck:
+    """
+    RFC 6455 section 4.2.1.
+    """
+
+    def test_the_example_of_the_rfc(self) -> None:
+        """
+        Section 1.3: key and proof.
+        """
+        assert check_upgrade(handshake(KEY, VERSION)) == Upgrade(ACCEPT, [])
+
+    @pytest.mark.parametrize(
+        "key",
+        [
+            b"",
+            b"dGhlIHNhbXBsZSBub25jZQ=",
+            b"dGhlIHNhbXBsZSBub25jZQ",
+            b"dGhlIHNhbXBsZSBub25jZQ===",
+            b"dGhlIHNhbXBsZSBub25jZS4=",  # 17 bytes
+            b"dGhlIHNhbXBsZSBub25j",  # 15 bytes
+            b"dGhlIHNhbXBsZSBub25j_Q==",
+            b"dGhlIHNhbXBsZSBub25 ZQ==",
+            b"dGhlIHNhbXBsZSBub25jZQ==\n",
+            b"\xff" * 24,
+        ],
+    )
+    def test_a_key_of_anything_but_16_bytes_is_400(self, key: bytes) -> None:
+        """
+        Base64 of exactly 16 bytes, in the standard alphabet.
+        """
+        assert refusal((b"sec-websocket-key", key), VERSION).status == 400
+
+    def test_a_missing_or_doubled_key_is_400(self) -> None:
+        """
+        Two keys are none, even when they are the same.
+        """
+        assert refusal(VERSION).status == 400
+        assert refusal(KEY, KEY, VERSION).status == 400
+
+    @pytest.mark.parametrize("version", [b"8", b"12", b"14", b"0", b"", b"13, 8", b"013", b"x"])
+    def test_another_version_is_426_with_ours(self, version: bytes) -> None:
+        """
+        Section 4.2.2: the answer names the version that is spoken.
+        """
+        error = refusal(KEY, (b"sec-websocket-version", version))
+        assert error.status == 426
+        assert error.headers == ((b"sec-websocket-version", b"13"),)
+
+    def test_the_version_is_judged_before_the_key(self) -> None:
+        """
+        Another version may have other keys.
+        """
+        assert refusal((b"sec-websocket-version", b"8")).status == 426
+
+    def test_a_missing_or_doubled_version_is_400(self) -> None:
+        """
+        A handshake says it exactly once.
+        """
+        assert refusal(KEY).status == 400
+        assert refusal(KEY, VERSION, VERSION).status == 400
+
+    def test_subprotocols_keep_their_order(self) -> None:
+        """
+        Over commas and several fields, with empty elements passed over.
+        """
+        request = handshake(
+            KEY,
+            (b"sec-websocket-protocol", b"chat.v2, chat.v1"),
+            VERSION,
+            (b"sec-websocket-protocol", b" ,json ,,\tgraphql-ws"),
+        )
+        assert check_upgrade(request).subprotocols == ["chat.v2", "chat.v1", "json", "graphql-ws"]
+
+    @pytest.mark.parametrize(
+        "offer", [b"\xe9", b"chat, \xf0\x9f\x98\x80", b"a b", b"a\x00b", b"\x7f"]
+    )
+    def test_a_subprotocol_that_is_no_visible_ascii_is_400(self, offer: bytes) -> None:
+        """
+        And nothing worse (CVE-2026-42544).
+        """
+        assert refusal(KEY, VERSION, (b"sec-websocket-protocol", offer)).status == 400
+
+    def test_long_offers_are_read_in_linear_time(self) -> None:
+        """
+        60 KB of commas and spaces are no work worth mentioning (CVE-2021-32640).
+        """
+        offer = (b"sec-websocket-protocol", b" ," * 30000 + b"a" + b" " * 1000)
+        assert check_upgrade(handshake(KEY, VERSION, offer)).subprotocols == ["a"]
+
+
+class TestAccept:
+    """
+    RFC 6455 section 4.2.2.
+    """
+
+    def test_the_whole_head(self) -> None:
+        """
+        Proof, chosen subprotocol and the application's own fields.
+        """
+        head = accept_head(Upgrade(ACCEPT, ["chat"]), "chat", [(b"set-cookie", b"a=1")])
+        assert head == (
+            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+            b"sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+            b"sec-websocket-protocol: chat\r\nset-cookie: a=1\r\n\r\n"
+        )
+
+    def test_without_a_subprotocol_there_is_no_field(self) -> None:
+        """
+        None chooses none.
+        """
+        assert b"protocol" not in accept_head(Upgrade(ACCEPT, ["chat"]), None, [])
+
+    @pytest.mark.parametrize("name", ["", "é", "a b", "a,b", "a\r\nx: y", "a\0"])
+    def test_a_subprotocol_that_cannot_stand_there(self, name: str) -> None:
+        """
+        A mistake of the application, and nothing on the wire.
+        """
+        with pytest.raises(LocalProtocolError, match="expected a subprotocol"):
+            accept_head(Upgrade(ACCEPT, []), name, [])
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            b"Connection",
+            b"upgrade",
+            b"sec-websocket-accept",
+            b"sec-websocket-extensions",
+            b"Sec-WebSocket-Protocol",
+            b"content-length",
+            b"transfer-encoding",
+        ],
+    )
+    def test_fields_of_the_handshake_are_its_own(self, name: bytes) -> None:
+        """
+        ASGI wants the subprotocol in its place, and the rest would contradict the answer.
+        """
+        with pytest.raises(LocalProtocolError, match="belongs to the handshake"):
+            accept_head(Upgrade(ACCEPT, []), None, [(name, b"x")])
+
+    @pytest.mark.parametrize("field", [(b"x", b"a\r\nb: c"), (b"x\n", b"a"), (b"x", b"\0")])
+    def test_fields_cannot_break_their_line(self, field: tuple[bytes, bytes]) -> None:
+        """
+        As in every response.
+        """
+        with pytest.raises(LocalProtocolError):
+            accept_head(Upgrade(ACCEPT, []), None, [field])
