@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.harness.build import HERE, BuildError
 from benchmarks.harness.cores import Cores, kept_awake
 from benchmarks.harness.load import LoadError
-from benchmarks.harness.machine import describe, raise_file_limit, wait_until_calm
+from benchmarks.harness.machine import Load, describe, raise_file_limit, wait_until_calm
 from benchmarks.harness.measure import Plan, measure
 from benchmarks.harness.report import render, row_cells
 from benchmarks.harness.rows import BLOCKS, Block
@@ -47,13 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     print(f"Cores {cores.server} and {cores.load} are {plan.distance} ns apart.")
+    machine = describe(cores)
     recording = not (asked.quick or asked.server)
     failed = False
     for block in BLOCKS:
         if block.name not in asked.only:
             continue
         try:
-            record = run_block(block, plan, cores, 0 if asked.quick else asked.patience)
+            before = wait_until_calm(0 if asked.quick else asked.patience)
+            record = run_block(block, plan, cores, machine, before)
         except (LoadError, SubjectError) as error:
             print(f"{block.name} was not measured: {error}\n", file=sys.stderr)
             failed = True
@@ -66,11 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(failed)
 
 
-def run_block(block: Block, plan: Plan, cores: Cores, patience: float) -> Record:
+def run_block(
+    block: Block, plan: Plan, cores: Cores, machine: dict[str, str], before: Load
+) -> Record:
     """
-    Wait for calm, measure one block and print its rows.
+    Measure one block and print its rows.
     """
-    before = wait_until_calm(patience)
     print(f"{block.name}: load average {before.average} after waiting {before.waited:.0f} s")
     with kept_awake(cores):
         repetitions = measure(block, plan, cores, report=lambda line: print(line, flush=True))
@@ -80,7 +83,7 @@ def run_block(block: Block, plan: Plan, cores: Cores, patience: float) -> Record
     return Record(
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
         command=" ".join(["python benchmarks/run.py", *sys.argv[1:]]),
-        machine=describe(cores),
+        machine=machine,
         load_average=before.average,
         waited=before.waited,
         window=plan.seconds,

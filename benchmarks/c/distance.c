@@ -3,7 +3,7 @@
  *
  *   distance CORE CORE
  *
- * Two threads hand one word to and fro. The quickest of many short batches
+ * Two threads hand one word back and forth. The quickest of many short batches
  * counts, so other processes on these cores do not show.
  */
 #define _GNU_SOURCE

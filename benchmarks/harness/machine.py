@@ -62,7 +62,7 @@ def describe(cores: Cores) -> dict[str, str]:
     facts = {
         "cpu": cpu_model(),
         "cores": f"{os.cpu_count()}, server on {cores.server}, load on {cores.load}",
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "compiler": first_line(os.environ.get("CC") or "cc", "--version"),
         "commit": first_line("git", "-C", str(HERE), "describe", "--always", "--dirty"),
         "python": platform.python_version(),
