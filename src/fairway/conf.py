@@ -111,7 +111,7 @@ def resolve_layer_options(
 
 def layer_settings() -> dict[str, Any]:
     """
-    The options of channel layers that are not left at their defaults, for every layer.
+    Give the options of channel layers that settings or environment change.
 
     Raises:
         ConfigurationError: A value has the wrong type or is out of bounds.
@@ -122,7 +122,7 @@ def layer_settings() -> dict[str, Any]:
 
 def unknown_settings() -> list[UnknownSetting]:
     """
-    The keys of the ``FAIRWAY`` dict that mean nothing, each with the nearest that does.
+    Find the keys of the ``FAIRWAY`` dict that mean nothing, each with the nearest that does.
     """
     known = sorted({*OTHER_KEYS, *_keys(ServerOptions, ""), *_keys(LayerOptions, LAYER_PREFIX)})
     unknown = [key for key in _fairway() if key not in known]
@@ -208,7 +208,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
 
 def _fairway() -> dict[str, Any]:
     """
-    The ``FAIRWAY`` dict of Django's settings, empty without one.
+    Give the ``FAIRWAY`` dict of Django's settings, empty without one.
 
     Raises:
         ConfigurationError: It is something else.
@@ -221,7 +221,7 @@ def _fairway() -> dict[str, Any]:
 
 def _keys(area: type[ServerOptions | LayerOptions], prefix: str) -> list[str]:
     """
-    The ``FAIRWAY`` keys of one area.
+    Name the ``FAIRWAY`` keys of one area.
     """
     return [prefix + spec.name.upper() for spec in fields(area) if spec.metadata["setting"]]
 

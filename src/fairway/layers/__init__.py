@@ -56,6 +56,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """
-    The public names, loaded or not.
+    Name what is public, loaded or not.
     """
     return sorted({*globals(), *__all__})

@@ -119,7 +119,7 @@ class Envelope:
 
     def verify(self) -> None:
         """
-        Read the payload once, so that nothing below can fail.
+        Read the payload of a message for consumers once, so that nothing later can fail.
 
         Raises:
             ValueError: The payload is not what its kind says.
@@ -131,6 +131,8 @@ class Envelope:
             self._read.append(decode(self.payload))
         elif kind is Kind.CLOSE:
             self.closing()
+        elif kind is not Kind.BINARY:
+            raise ValueError(f"{kind.name} is for processes")
 
     def closing(self) -> tuple[int, str]:
         """
@@ -227,13 +229,10 @@ def unpack(data: bytes, now: float) -> Envelope:
     """
     try:
         number, sender, sequence, lifetime, channel, exclude, payload = _decoder.decode(data)
-        kind = Kind(number)
-        if sequence < 0 or not -LIFETIME_MAX <= lifetime <= LIFETIME_MAX:
-            raise ValueError(f"sequence {sequence}, lifetime {lifetime}")
         return Envelope(
-            kind,
+            Kind(number),
             payload,
-            expires=now + lifetime,
+            expires=now + max(0.0, min(lifetime, LIFETIME_MAX)),
             sender=sender,
             sequence=sequence,
             channel=channel,

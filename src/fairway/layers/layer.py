@@ -159,7 +159,7 @@ class ChannelLayer(BaseChannelLayer):
         Take a channel out of a group. Does nothing if it is not in it.
         """
         self._require_member_names(group, channel)
-        await self.hub.run(self.hub.leave_group, group, channel)
+        await self.hub.run(self.hub.leave, group, channel)
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
         """

@@ -282,13 +282,6 @@ class Mailboxes(Generic[T]):
                 if box.clear_locked():
                     del self._boxes[name]
 
-    def forked(self) -> None:
-        """
-        Begin anew in a child process: another thread may have held the lock, and never lets go.
-        """
-        self._lock = threading.Lock()
-        self._boxes = {}
-
     def _open(self, name: str) -> Mailbox[T]:
         box = self._boxes.get(name)
         if box is None:

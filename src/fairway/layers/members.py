@@ -1,9 +1,9 @@
 """
-Who is here: the channels of this process, and the groups they are in.
+One channel of this process, and one group of such channels, as the fan-out wants them.
 
-Groups are kept in the shape the fan-out wants: members whose sockets take
-messages directly, members with an inbox, and members on other loops. Plain
-bookkeeping, without loops of its own, brokers or messages.
+A group keeps apart members whose sockets take messages directly, members that
+handle all of theirs, and members on other loops than the hub's. Who is in which
+group is the roster's business.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from fairway import metrics
+from fairway.layers.codec import Envelope, Kind
+from fairway.layers.sequences import Hearing
+
 if TYPE_CHECKING:
-    from fairway.layers.codec import Envelope
     from fairway.types import Inbox, Outbox
 
 __all__ = ["Group", "Member", "Taker"]
@@ -37,7 +40,7 @@ class Member:
         channel: Its name.
         taker: Where its messages go that a consumer is to handle.
         direct: Its outbox and inbox, if messages may go to its socket around the consumer.
-        loop: The loop both belong to, None for a mailbox, which belongs to none.
+        loop: The loop both belong to; None for a mailbox, which belongs to none.
         groups: The groups it is in; None until the first.
     """
 
@@ -56,38 +59,53 @@ class Member:
         self.loop = loop
         self.groups: set[str] | None = None
 
+    def give(self, envelope: Envelope) -> bool:
+        """
+        Give it one message, on its own loop; False if it has no room.
+        """
+        if self.direct is None or envelope.kind is Kind.HANDLER:
+            return self.taker.put(envelope)
+        outbox, inbox = self.direct
+        if not inbox.idle:
+            return inbox.put(envelope)
+        if envelope.kind is Kind.CLOSE:
+            outbox.close(*envelope.closing())
+        else:
+            outbox.offer(envelope.prepared)
+        return True
+
 
 class Group:
     """
     The members that one group has in this process.
 
     Attributes:
-        direct: Outbox and inbox of the members whose sockets take messages directly.
-        takers: Where messages go for members that handle all of theirs.
-        remote: Members on other loops than the hub's, by loop.
-        heard: The last sequence number heard, by sender.
+        direct: Outbox and inbox of members whose sockets take messages directly, by channel.
+        takers: Where messages go for members that handle all of theirs, by channel.
+        remote: Members on other loops than the hub's, by loop and channel.
+        hearing: The numbers of the messages so far.
         confirmed: What joining waits for while the broker has not confirmed the
             subscription; None afterwards.
     """
 
-    __slots__ = ("confirmed", "direct", "heard", "remote", "takers")
+    __slots__ = ("confirmed", "direct", "hearing", "remote", "takers")
 
     def __init__(self) -> None:
         self.direct: dict[str, tuple[Outbox, Inbox]] = {}
         self.takers: dict[str, Taker] = {}
         self.remote: dict[asyncio.AbstractEventLoop, dict[str, Member]] = {}
-        self.heard: dict[str, int] = {}
+        self.hearing = Hearing()
         self.confirmed: asyncio.Future[None] | None = None
 
     def __len__(self) -> int:
         """
-        How many members there are.
+        Count the members.
         """
         return len(self.direct) + len(self.takers) + sum(map(len, self.remote.values()))
 
-    def add(self, member: Member, here: asyncio.AbstractEventLoop) -> None:
+    def add(self, member: Member, here: asyncio.AbstractEventLoop | None) -> None:
         """
-        Add a member, or put it where it belongs now, with the hub on the loop ``here``.
+        Add a member; ``here`` is the hub's loop.
         """
         if member.loop is not None and member.loop is not here:
             self.remote.setdefault(member.loop, {})[member.channel] = member
@@ -100,21 +118,46 @@ class Group:
         """
         Take a member out; whether it was one.
         """
-        channel = member.channel
-        if self.direct.pop(channel, None) is not None or self.takers.pop(channel, None) is not None:
-            return True
-        members = self.remote.get(member.loop) if member.loop is not None else None
-        if members is None or members.pop(channel, None) is None:
+        channel, loop = member.channel, member.loop
+        if channel in self.direct:
+            del self.direct[channel]
+        elif channel in self.takers:
+            del self.takers[channel]
+        elif loop is not None and channel in self.remote.get(loop, ()):
+            del self.remote[loop][channel]
+            if not self.remote[loop]:
+                del self.remote[loop]
+        else:
             return False
-        if not members:
-            del self.remote[member.loop]  # type: ignore[arg-type] # found by it above
         return True
+
+    def hand_over(self, envelope: Envelope) -> list[asyncio.AbstractEventLoop]:
+        """
+        Give one message to the members on other loops, with one wake-up for each loop.
+
+        Returns:
+            The loops that have ended.
+        """
+        ended = []
+        for loop, members in self.remote.items():
+            try:
+                loop.call_soon_threadsafe(_give_all, tuple(members.values()), envelope)
+            except RuntimeError:
+                ended.append(loop)
+        return ended
 
     def channels(self) -> list[str]:
         """
         Name all members.
         """
-        names = [*self.direct, *self.takers]
-        for members in self.remote.values():
-            names.extend(members)
-        return names
+        elsewhere = [channel for members in self.remote.values() for channel in members]
+        return [*self.direct, *self.takers, *elsewhere]
+
+
+def _give_all(members: tuple[Member, ...], envelope: Envelope) -> None:
+    """
+    Give one message to members on the loop that runs this.
+    """
+    refused = sum(not member.give(envelope) for member in members)
+    if refused:
+        metrics.drops.add("full", refused)

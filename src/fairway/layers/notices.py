@@ -32,7 +32,8 @@ class Notices:
 
         Args:
             kind: What is counted together; one of few words of ours.
-            text: The line, with ``%`` placeholders for ``values``.
+            text: The line, with placeholders.
+            values: What goes into them.
         """
         now = monotonic()
         until, left_out = self._kinds.get(kind, (0.0, 0))

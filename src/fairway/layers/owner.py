@@ -60,7 +60,7 @@ class Resident(Protocol):
         Begin on the running loop.
         """
 
-    async def leave(self) -> None:
+    async def depart(self) -> None:
         """
         End on the running loop, after what was published has left.
         """
@@ -138,6 +138,19 @@ class Owner:
             self._woken = True
         self._wake()
         return future
+
+    def run_or_enter(self, function: Callable[[], Any]) -> Future[Any]:
+        """
+        Call a function at once if this is the owning loop, else enter. From any thread.
+
+        Returns:
+            Where the result is, or will be.
+        """
+        if not self.here():
+            return self.enter(function)
+        call = _Call(Future(), function, ())
+        self._run(call)
+        return call.future
 
     def spawn(self, awaitable: Awaitable[Any], future: Future[Any] | None = None) -> None:
         """
@@ -340,7 +353,7 @@ class Owner:
         End on the running loop, with what was begun on it.
         """
         try:
-            await self._resident.leave()
+            await self._resident.depart()
         except Exception:
             logger.exception("a channel layer's broker did not close cleanly")
         begun = self._tasks - {asyncio.current_task()}

@@ -61,7 +61,7 @@ class Broker(ABC):
         subjects: Iterable[str] = (),
     ) -> None:
         """
-        Begin on the running loop, subscribed to ``subjects``. Does not wait for a broker that is away.
+        Begin on the running loop, subscribed to ``subjects``, without waiting for a broker away.
 
         Raises:
             ConfigurationError: It can never work as configured.

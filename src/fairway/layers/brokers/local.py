@@ -36,6 +36,7 @@ class LocalBroker(Broker):
         Make a broker without subscriptions, whose queues keep for ``expiry`` seconds.
         """
         super().__init__()
+        self._expiry = expiry
         self._subjects: set[str] = set()
         self._queues: Mailboxes[_Parcel] = Mailboxes(expiry)
         self._deliver: Deliver = _nobody
@@ -116,7 +117,7 @@ class LocalBroker(Broker):
         """
         Begin empty in a child process.
         """
-        self._queues.forked()
+        self._queues = Mailboxes(self._expiry)
         self._subjects = set()
         self._deliver = _nobody
         self.connected = False
