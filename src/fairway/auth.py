@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.conf import settings
 from django.contrib.auth import (
     BACKEND_SESSION_KEY,
@@ -187,12 +188,14 @@ class AuthMiddlewareStack:
 async def identify(scope: Scope) -> None:
     """
     Put cookies, session and user into a WebSocket's scope, leaving what is there.
+
+    A project without ``django.contrib.auth`` has no users, and its scopes have none.
     """
     if "cookies" not in scope:
         scope["cookies"] = read_cookies(scope)
     if "session" not in scope:
         scope["session"] = open_session(scope["cookies"])
-    if "user" not in scope:
+    if "user" not in scope and apps.is_installed("django.contrib.auth"):
         scope["user"] = await get_user(scope)
 
 
