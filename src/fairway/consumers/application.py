@@ -1,0 +1,119 @@
+"""
+What ``as_asgi()`` returns: one callable that is an ASGI application and a Django view.
+
+A consumer is routed in ``urls.py`` like a view, so a plain request may reach it. It is told
+that this address wants a WebSocket, in the answer and in one line of the log, since the
+usual cause is a proxy that drops the upgrade. Routes are found elsewhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import warnings
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.utils.log import log_response
+
+__all__ = ["application_of"]
+
+logger = logging.getLogger("fairway.consumers")
+
+UPGRADE_REQUIRED = """\
+This address speaks WebSocket, and the request came without an upgrade.
+
+If a WebSocket client sent it, a proxy on the way is the usual cause: it has to speak HTTP/1.1
+to the server and pass the headers "Upgrade: websocket" and "Connection: Upgrade" on.
+"""
+
+
+class EveryDatabase(set[str]):
+    """
+    Contains every alias: the view needs a transaction on no database, whichever there are.
+    """
+
+    def __contains__(self, alias: object) -> bool:
+        return True
+
+
+def application_of(
+    consumer_class: type[Any], initkwargs: dict[str, Any]
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """
+    Make the callable for a consumer class.
+
+    Args:
+        consumer_class: Its instances are made one per scope.
+        initkwargs: What each is made with.
+
+    Returns:
+        An async function, since that is what servers and Django know both to be. Called with
+        scope, receive and send, it runs a consumer; called with a request, it answers 426.
+    """
+    make = _maker(consumer_class, initkwargs)
+
+    async def application(scope: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(scope, HttpRequest):
+            return upgrade_required(scope)
+        return await make(scope)(scope, *args, **kwargs)
+
+    functools.update_wrapper(application, consumer_class, updated=())
+    # What Channels' has, and what Django's own middleware and handlers ask a view for.
+    vars(application).update(
+        consumer_class=consumer_class,
+        consumer_initkwargs=initkwargs,
+        csrf_exempt=True,
+        login_required=False,
+        _non_atomic_requests=EveryDatabase(),
+    )
+    return application
+
+
+def upgrade_required(request: HttpRequest) -> HttpResponse:
+    """
+    Answer a plain request for a WebSocket (RFC 9110 section 15.5.22), and log it.
+    """
+    response = HttpResponse(UPGRADE_REQUIRED, content_type="text/plain; charset=utf-8", status=426)
+    # The standard library's WSGI server dies of headers that only a server may set (PEP 3333).
+    if not str(request.META.get("SERVER_SOFTWARE", "")).startswith("WSGIServer"):
+        response["Upgrade"] = "websocket"
+        response["Connection"] = "Upgrade"
+    log_response(
+        "%s wants a WebSocket and got a plain %s: does a proxy drop the Upgrade header?",
+        request.path,
+        request.method or "request",
+        response=response,
+        request=request,
+        logger=logger,
+        level="warning",
+    )
+    return response
+
+
+def _maker(consumer_class: type[Any], initkwargs: dict[str, Any]) -> Callable[[Any], Any]:
+    """
+    Say how a consumer is made for a scope.
+
+    That is with the scope, in the manner of Channels 2, if its constructor insists on it.
+    """
+    try:
+        inspect.signature(consumer_class).bind(**initkwargs)
+    except TypeError:
+        pass
+    else:
+        return lambda scope: consumer_class(**initkwargs)
+    try:
+        inspect.signature(consumer_class).bind(None, **initkwargs)
+    except TypeError:
+        # Neither fits: let the call itself say what is missing.
+        return lambda scope: consumer_class(**initkwargs)
+    warnings.warn(
+        f"{consumer_class.__qualname__}.__init__() takes the scope, as in Channels 2. "
+        "Use self.scope in connect() instead; it is set before.",
+        DeprecationWarning,
+        stacklevel=4,
+    )
+    return lambda scope: consumer_class(scope, **initkwargs)

@@ -1,0 +1,369 @@
+"""
+What every consumer is: a class whose instance handles one scope, one message at a time.
+
+A message goes to the method named by its ``type``. Here are the life of a consumer from its
+scope to its end, and its ways to the channel layer; what a WebSocket means to it is in
+``websocket``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, ClassVar
+
+from asgiref.sync import async_to_sync
+
+from fairway.consumers.application import application_of
+from fairway.consumers.handlers import find_handler, get_handler_name, report
+from fairway.consumers.sources import Source, open_source
+from fairway.db import aclose_old_connections, cleanup_due, database_sync_to_async
+from fairway.exceptions import (
+    ClientDisconnected,
+    ClientFault,
+    ConfigurationError,
+    InvalidChannelLayerError,
+    NoHandler,
+    StopConsumer,
+)
+from fairway.layers.registry import DEFAULT_CHANNEL_LAYER, get_channel_layer
+from fairway.types import Message, Receive, Scope, Send
+from fairway.wire import codes
+
+__all__ = ["AsyncConsumer", "SyncConsumer", "get_handler_name"]
+
+logger = logging.getLogger("fairway.consumers")
+
+LAST_EVENTS = frozenset({"http.disconnect", "websocket.disconnect"})
+"""
+Events after which nothing follows.
+"""
+
+
+class AsyncConsumer:
+    """
+    Handles one scope with methods that are coroutines.
+
+    Attributes:
+        channel_layer_alias: Which channel layer to use.
+        login_required: Whether a WebSocket is refused (HTTP 403) unless a user is logged in.
+        scope: The ASGI scope.
+        channel_layer: The channel layer, or None if there is none of that alias.
+        channel_name: This consumer's own channel on it.
+        base_send: Sends an ASGI message, whatever a subclass made of ``send``.
+    """
+
+    _sync: ClassVar[bool] = False
+    _handler_names: ClassVar[dict[str, str]] = {}
+    # Whether the socket was closed from here.
+    _closing = False
+    # Whether the channel layer knows this consumer's inbox, and so by itself what to leave.
+    _attached = False
+    # Groups to leave one by one, where it does not.
+    _joined: set[str] | None = None
+
+    channel_layer_alias: str = DEFAULT_CHANNEL_LAYER
+    login_required: bool = False
+
+    scope: Scope
+    channel_layer: Any
+    channel_name: str
+    base_send: Any
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._handler_names = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Live: await events one by one and have each handled, until the last.
+
+        The server's task awaits this one coroutine; at rest it stands in ``next_event``.
+        """
+        self.scope = scope
+        self._closing = False  # Set here, since one instance may serve one scope after another.
+        self.base_send = async_to_sync(send) if self._sync else send
+        if self.login_required and not await self._admit(receive, send):
+            return
+        self.channel_layer = get_channel_layer(self.channel_layer_alias)
+        if self.channel_layer is not None:
+            self.channel_name = await self.channel_layer.new_channel()
+        source = open_source(self, receive, send)
+        self._attached = source.attached
+        try:
+            last = await self._handle_events(source)
+        except StopConsumer:
+            await self._leave_groups()
+        except (Exception, asyncio.CancelledError) as error:
+            await self._fail(error, source)
+            raise
+        else:
+            await self._end(last)
+        finally:
+            source.stop()
+
+    async def _handle_events(self, source: Source) -> Message:
+        """
+        Have events handled until the last, which is returned.
+
+        Hot path: once per message.
+        """
+        next_event = source.next_event
+        while True:
+            event = await next_event()
+            if isinstance(event, dict):
+                if event.get("type") in LAST_EVENTS:
+                    return event
+                message: Message | None = event
+            else:
+                message = source.unpack(event)
+            # What still lies here when the consumer closed the socket itself has no answer.
+            if message is None or self._closing:
+                continue
+            try:
+                await self.dispatch(message)
+            except ClientDisconnected:
+                # Sent to a peer that is gone: the event that says so is next.
+                continue
+            except NoHandler as error:
+                if message is event or not source.tolerant or error.message is not message:
+                    raise
+                report(self, error)
+
+    async def dispatch(self, message: Message) -> None:
+        """
+        Have one message handled, in a context without worn-out database connections.
+
+        Raises:
+            NoHandler: Nobody handles messages of its type.
+        """
+        handler = find_handler(self, message)
+        if cleanup_due():
+            await aclose_old_connections()
+        await handler(message)
+
+    async def send(self, message: Message) -> None:
+        """
+        Send an ASGI message; subclasses may give this another meaning.
+        """
+        await self.base_send(message)
+
+    async def channel_receive(self) -> Any:
+        """
+        Wait for the next message of this consumer's channel.
+
+        Under Fairway's server messages come with the peer's events, and not here.
+        """
+        return await self.channel_layer.receive(self.channel_name)
+
+    async def group_add(self, group: str) -> None:
+        """
+        Add this consumer's channel to a group, which it leaves by itself at the end.
+
+        Returns when messages to the group are sure to come.
+
+        Raises:
+            InvalidChannelLayerError: The channel layer has no groups.
+        """
+        await self._join(group)
+
+    async def group_discard(self, group: str) -> None:
+        """
+        Take this consumer's channel out of a group.
+
+        Raises:
+            InvalidChannelLayerError: The channel layer has no groups.
+        """
+        await self._part(group)
+
+    @property
+    def url_kwargs(self) -> dict[str, Any]:
+        """
+        The named parts of the route that led here, converted.
+        """
+        kwargs: dict[str, Any] = self.scope.get("url_route", {}).get("kwargs", {})
+        return kwargs
+
+    @classmethod
+    def as_asgi(cls, **initkwargs: Any) -> Callable[..., Coroutine[Any, Any, Any]]:
+        """
+        Give the ASGI application, and Django view, that makes a new consumer for each scope.
+
+        Args:
+            **initkwargs: Passed to the constructor.
+        """
+        return application_of(cls, initkwargs)
+
+    async def _admit(self, receive: Receive, send: Send) -> bool:
+        """
+        Refuse a WebSocket without a user who is logged in.
+
+        Refused before it is accepted, it gets HTTP 403; where there is no HTTP, code 4401.
+        """
+        if self.scope["type"] != "websocket":
+            return True
+        if "user" not in self.scope:
+            raise ConfigurationError(
+                f"{type(self).__qualname__} has login_required, but its scope has no user. "
+                "Hint: put AuthMiddlewareStack around its routes."
+            )
+        if self.scope["user"].is_authenticated:
+            return True
+        await receive()
+        with suppress(ClientDisconnected):
+            await send({"type": "websocket.close", "code": codes.UNAUTHENTICATED})
+        return False
+
+    async def _end(self, last: Message) -> None:
+        """
+        Have the last event handled, outside of all groups.
+        """
+        await self._leave_groups()
+        # A consumer may have no use for the news that it is over.
+        with suppress(ClientDisconnected, NoHandler, StopConsumer):
+            await self.dispatch(last)
+
+    async def _fail(self, error: BaseException, source: Source) -> None:
+        """
+        Let ``disconnect()`` run after an exception as after everything else.
+
+        A cancelled consumer has its time for that under Fairway's server, which cancels one
+        only after its peer has long gone; elsewhere a cancellation means at once.
+        """
+        code = codes.INTERNAL_ERROR
+        if isinstance(error, asyncio.CancelledError):
+            if not source.tolerant:
+                self._detach()
+                return
+            code = codes.ABNORMAL
+        elif isinstance(error, ClientFault):
+            code = error.code
+        if self.scope["type"] != "websocket":
+            await self._leave_groups()
+            return
+        try:
+            await self._end({"type": "websocket.disconnect", "code": code, "reason": ""})
+        except Exception:
+            logger.exception("%s failed at its end", type(self).__qualname__)
+
+    async def _join(self, group: str) -> None:
+        """
+        See ``group_add``.
+        """
+        await self._call_layer("group_add", group)
+        if not self._attached:
+            self._joined = {*(self._joined or ()), group}
+
+    async def _part(self, group: str) -> None:
+        """
+        See ``group_discard``.
+        """
+        await self._call_layer("group_discard", group)
+        if self._joined:
+            self._joined.discard(group)
+
+    async def _call_layer(self, name: str, group: str) -> None:
+        """
+        Call a method of the channel layer with a group and this consumer's channel.
+        """
+        method = getattr(self.channel_layer, name, None)
+        if method is None:
+            raise InvalidChannelLayerError(
+                f"BACKEND is unconfigured or doesn't support groups (channel layer "
+                f"{self.channel_layer_alias!r})"
+            )
+        try:
+            await method(group, self.channel_name)
+        except NotImplementedError as error:
+            raise InvalidChannelLayerError(
+                f"BACKEND doesn't support groups (channel layer {self.channel_layer_alias!r})"
+            ) from error
+
+    async def _leave_groups(self) -> None:
+        """
+        Leave every group, whoever added this consumer's channel to it.
+        """
+        joined, self._joined = self._joined, None
+        for group in joined or ():
+            try:
+                await self._call_layer("group_discard", group)
+            except Exception:
+                logger.exception("%s could not leave a group", type(self).__qualname__)
+        self._detach()
+
+    def _detach(self) -> None:
+        """
+        Have Fairway's channel layer forget this consumer's channel, in all groups.
+        """
+        detach = getattr(self.channel_layer, "detach", None)
+        if detach is not None:
+            detach(self.channel_name)
+
+    async def _relay(self, message: Message) -> None:
+        """
+        Pass a group message that is an ASGI send event on to the socket.
+        """
+        await self.send(message)
+
+
+class SyncConsumer(AsyncConsumer):
+    """
+    Handles one scope with ordinary methods, each run in a thread where it may use the database.
+
+    What such a method calls here waits in its thread while the event loop does it.
+    """
+
+    _sync = True
+
+    async def dispatch(self, message: Message) -> None:
+        """
+        Have one message handled in a thread.
+
+        Raises:
+            NoHandler: Nobody handles messages of its type.
+        """
+        await _call_in_thread(find_handler(self, message), message)
+
+    def send(self, message: Message) -> None:  # type: ignore[override] # the twin that waits
+        """
+        Send an ASGI message; subclasses may give this another meaning.
+        """
+        self.base_send(message)
+
+    def group_add(self, group: str) -> None:  # type: ignore[override] # the twin that waits
+        """
+        Add this consumer's channel to a group, which it leaves by itself at the end.
+
+        Returns when messages to the group are sure to come.
+
+        Raises:
+            InvalidChannelLayerError: The channel layer has no groups.
+        """
+        async_to_sync(self._join)(group)
+
+    def group_discard(self, group: str) -> None:  # type: ignore[override] # the twin that waits
+        """
+        Take this consumer's channel out of a group.
+
+        Raises:
+            InvalidChannelLayerError: The channel layer has no groups.
+        """
+        async_to_sync(self._part)(group)
+
+    def _relay(self, message: Message) -> None:  # type: ignore[override] # the twin that waits
+        """
+        Pass a group message that is an ASGI send event on to the socket.
+        """
+        self.send(message)
+
+
+def _call(handler: Callable[[Message], None], message: Message) -> None:
+    """
+    Call a handler: the one function that runs in threads, made ready for them once.
+    """
+    handler(message)
+
+
+_call_in_thread = database_sync_to_async(_call)

@@ -1,0 +1,328 @@
+"""
+Drive an application in a test, message by message, under the names Channels gave these tools.
+
+A communicator plays the server: it makes the scope, sends events in and takes messages out.
+No sockets and no parsing here; what a real server does to an application is tested with one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
+
+from asgiref.testing import ApplicationCommunicator as BaseApplicationCommunicator
+
+from fairway import db
+from fairway.types import Message, Scope
+
+__all__ = ["ApplicationCommunicator", "HttpCommunicator", "WebsocketCommunicator"]
+
+
+class ApplicationCommunicator(BaseApplicationCommunicator):
+    """
+    Runs one application with one scope, as asgiref's class does, and leaves the database alone.
+
+    While it waits for the application, old connections are not closed: the test's transaction
+    lives in one of them.
+
+    Attributes:
+        scope: What the application is called with; may be changed until the first message.
+    """
+
+    def __init__(self, application: Any, scope: Scope) -> None:
+        """
+        Prepare to run an application; it starts with the first message.
+
+        Args:
+            application: An ASGI application, or a consumer class that lacks ``.as_asgi()``.
+            scope: The ASGI scope.
+        """
+        if inspect.isclass(application) and hasattr(application, "as_asgi"):
+            warnings.warn(
+                f"{application.__name__} lacks .as_asgi()", DeprecationWarning, _outside(self)
+            )
+            application = application.as_asgi()
+        super().__init__(application, scope)  # type: ignore[no-untyped-call] # asgiref's
+
+    async def send_input(self, message: Message) -> None:
+        """
+        Send one event to the application.
+
+        Raises:
+            Exception: What the application has failed with, if it has.
+        """
+        with _open_connections_kept():
+            await super().send_input(message)  # type: ignore[no-untyped-call] # asgiref's
+
+    async def receive_output(self, timeout: float = 1) -> Message:
+        """
+        Wait for one message of the application.
+
+        Args:
+            timeout: Seconds to wait. Running out of them cancels the application.
+
+        Raises:
+            TimeoutError: Nothing came.
+            Exception: What the application has failed with, if it has.
+        """
+        with _open_connections_kept():
+            return cast("Message", await super().receive_output(timeout))  # type: ignore[no-untyped-call] # asgiref's
+
+    async def wait(self, timeout: float = 1) -> None:
+        """
+        Wait for the application to end.
+
+        Args:
+            timeout: Seconds to wait before it is cancelled.
+
+        Raises:
+            TimeoutError: It did not end in time.
+            Exception: What the application has failed with, if it has.
+        """
+        with _open_connections_kept():
+            await super().wait(timeout)  # type: ignore[no-untyped-call] # asgiref's
+
+
+class HttpCommunicator(ApplicationCommunicator):
+    """
+    Sends one request to an HTTP application and collects the response.
+    """
+
+    def __init__(
+        self,
+        application: Any,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Iterable[tuple[bytes, bytes]] | None = None,
+    ) -> None:
+        """
+        Make a request.
+
+        Args:
+            application: See ``ApplicationCommunicator``.
+            method: The HTTP method, in any case.
+            path: Path and query string.
+            body: The whole request body.
+            headers: Header fields, lower-case names.
+        """
+        if not isinstance(body, bytes):
+            raise AssertionError(f"The body must be bytes, not {type(body)}")  # noqa: TRY004 - Channels'
+        self.body = body
+        self.sent_request = False
+        super().__init__(
+            application,
+            {
+                "type": "http",
+                "http_version": "1.1",
+                "method": method.upper(),
+                **_address(path),
+                "headers": headers or [],
+            },
+        )
+
+    async def get_response(self, timeout: float = 1) -> dict[str, Any]:
+        """
+        Send the request, unless it was sent, and give the response when it is complete.
+
+        Args:
+            timeout: Seconds to wait for each message of the application.
+
+        Returns:
+            A dict with ``status``, ``headers`` and ``body``.
+        """
+        if not self.sent_request:
+            self.sent_request = True
+            await self.send_input({"type": "http.request", "body": self.body})
+        start = await self.receive_output(timeout)
+        _expect_type(start, "http.response.start")
+        response = {"headers": [], **start, "body": b""}
+        del response["type"]
+        more = True
+        while more:
+            part = await self.receive_output(timeout)
+            _expect_type(part, "http.response.body")
+            response["body"] += part.get("body", b"")
+            more = part.get("more_body", False)
+        return response
+
+
+class WebsocketCommunicator(ApplicationCommunicator):
+    """
+    Plays the client of a WebSocket application.
+
+    Attributes:
+        response_headers: What the application added to the accepted handshake.
+    """
+
+    def __init__(
+        self,
+        application: Any,
+        path: str,
+        headers: Iterable[tuple[bytes, bytes]] | None = None,
+        subprotocols: list[str] | None = None,
+        spec_version: str | None = None,
+    ) -> None:
+        """
+        Make a handshake.
+
+        Args:
+            application: See ``ApplicationCommunicator``.
+            path: Path and query string.
+            headers: Header fields, lower-case names.
+            subprotocols: What the client offers.
+            spec_version: Put into the scope if given.
+
+        Raises:
+            TypeError: The path is not a string.
+        """
+        if not isinstance(path, str):
+            raise TypeError(f"Expected str, got {type(path)}")
+        scope: Scope = {
+            "type": "websocket",
+            **_address(path),
+            "headers": headers or [],
+            "subprotocols": subprotocols or [],
+        }
+        if spec_version:
+            scope["spec_version"] = spec_version
+        self.response_headers: list[tuple[bytes, bytes]] | None = None
+        super().__init__(application, scope)
+
+    async def connect(self, timeout: float = 1) -> tuple[bool, Any]:
+        """
+        Shake hands.
+
+        Returns:
+            ``(True, subprotocol or None)`` if accepted, else ``(False, close code)``.
+        """
+        await self.send_input({"type": "websocket.connect"})
+        response = await self.receive_output(timeout)
+        if response["type"] == "websocket.close":
+            return False, response.get("code") or 1000
+        _expect_type(response, "websocket.accept")
+        self.response_headers = response.get("headers", [])
+        return True, response.get("subprotocol")
+
+    async def send_to(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """
+        Send one message to the application: text or bytes, exactly one of them and not empty.
+        """
+        if bool(text_data) == bool(bytes_data):
+            raise AssertionError("You must supply exactly one of text_data or bytes_data")
+        if text_data:
+            _expect_payload(text_data, str, "The text_data argument")
+            await self.send_input({"type": "websocket.receive", "text": text_data})
+        else:
+            _expect_payload(bytes_data, bytes, "The bytes_data argument")
+            await self.send_input({"type": "websocket.receive", "bytes": bytes_data})
+
+    async def send_json_to(self, data: Any) -> None:
+        """
+        Send one text message holding JSON.
+        """
+        await self.send_to(text_data=json.dumps(data))
+
+    async def receive_from(self, timeout: float = 1) -> Any:
+        """
+        Wait for one message of the application; a close instead is an ``AssertionError``.
+
+        Returns:
+            A ``str`` or ``bytes``, as it was sent.
+        """
+        response = await self.receive_output(timeout)
+        _expect_type(response, "websocket.send")
+        text, data = response.get("text"), response.get("bytes")
+        if (text is None) == (data is None):
+            raise AssertionError("The response needs exactly one of 'text' or 'bytes'")
+        if text is not None:
+            return _expect_payload(text, str, "Text frame payload")
+        return _expect_payload(data, bytes, "Binary frame payload")
+
+    async def receive_json_from(self, timeout: float = 1) -> Any:
+        """
+        Wait for one text message and decode the JSON in it.
+        """
+        payload = await self.receive_from(timeout)
+        return json.loads(_expect_payload(payload, str, "JSON data"))
+
+    async def disconnect(self, code: int = 1000, timeout: float = 1) -> None:
+        """
+        Leave, and wait for the application to end.
+
+        Args:
+            code: The close code the application is told.
+            timeout: Seconds to wait before it is cancelled.
+        """
+        await self.send_input({"type": "websocket.disconnect", "code": code})
+        await self.wait(timeout)
+
+
+def _address(path: str) -> dict[str, Any]:
+    """
+    Split a path as a client writes it into what a scope holds.
+    """
+    parts = urlsplit(path)
+    return {"path": unquote(parts.path), "query_string": parts.query.encode()}
+
+
+def _expect_type(message: Message, kind: str) -> None:
+    """
+    Fail the test unless a message has the given type.
+    """
+    if message["type"] != kind:
+        raise AssertionError(f"Expected type {kind!r}, but was {message['type']!r}")
+
+
+def _expect_payload(payload: Any, kind: type, what: str) -> Any:
+    """
+    Fail the test unless a payload has the given type, and give it back.
+    """
+    if not isinstance(payload, kind):
+        raise AssertionError(f"{what} must be {kind.__name__}, but was {payload!r}")  # noqa: TRY004 - as Channels
+    return payload
+
+
+def _outside(communicator: ApplicationCommunicator) -> int:
+    """
+    Give the ``stacklevel`` of the line that made a communicator, past its classes' constructors.
+    """
+    own = type(communicator).__mro__.index(ApplicationCommunicator)
+    return 2 + sum("__init__" in vars(one) for one in type(communicator).__mro__[:own])
+
+
+_waiting = 0
+
+
+@contextmanager
+def _open_connections_kept() -> Iterator[None]:
+    """
+    Turn ``fairway.db.close_old_connections`` off while any communicator of this process waits.
+
+    Counted, since communicators wait at the same time: putting back what each one found would
+    leave it turned off for good.
+    """
+    global _waiting, _close  # noqa: PLW0603 - one process, one function to replace
+    if not _waiting:
+        _close, db.close_old_connections = db.close_old_connections, _nothing
+    _waiting += 1
+    try:
+        yield
+    finally:
+        _waiting -= 1
+        if not _waiting:
+            db.close_old_connections = _close
+
+
+_close = db.close_old_connections
+
+
+def _nothing(**signal: Any) -> None:
+    """
+    Stand in for ``close_old_connections``.
+    """
