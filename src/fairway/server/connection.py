@@ -201,9 +201,7 @@ class Connection(asyncio.Protocol):
         metrics.websockets.value += 1
         # How long the application takes to accept is its own business.
         self.deadline = inf
-        exchange.start_application(
-            worker.application, exchange.inbox.receive, worker.context.copy()
-        )
+        exchange.start_application(worker.application, exchange.receive, worker.context.copy())
         if early:
             exchange.receive_data(early)
 
