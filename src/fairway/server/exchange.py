@@ -170,7 +170,11 @@ class HttpExchange(Exchange):
     )
 
     def __init__(self, connection: Connection, scope: Scope, request: Request) -> None:
-        super().__init__(connection, scope, State.WAITING)
+        # Hot path, once per request: without the calls of super().__init__().
+        self.connection = connection
+        self.scope = scope
+        self.state = State.WAITING
+        self._steps = WAITING_STEPS
         self._request = request
         self._inbox: Inbox | None = None
         self._started = False
@@ -220,7 +224,7 @@ class HttpExchange(Exchange):
         ``http.response.start``: held back until the first part of the body.
         """
         status = message.get("status")
-        if type(status) is not int or not 200 <= status <= 599:
+        if not isinstance(status, int) or not 200 <= status <= 599:
             raise LocalProtocolError(f"expected a status from 200 to 599, got {status!r}")
         self._left = None
         self._headers = headers = []
@@ -263,11 +267,13 @@ class HttpExchange(Exchange):
                 # What was promised is complete, but nobody should trust this connection.
                 sink.keep_alive = False
             left = self._left = left - len(data)
-        if self._status:
-            status, self._status = self._status, 0
+        status = self._status
+        if status:
             if end and self.unread_body:
                 sink.keep_alive = False
             sink.head(status, self._headers, data, length=length, end=end)
+            # Not before: a head that cannot be encoded leaves room for another answer.
+            self._status = 0
             if self.connection.worker.access_log:
                 log.access(self, status)
         else:
@@ -368,3 +374,4 @@ async def _raise(error: Exception) -> None:
 
 
 HttpExchange.machine = Machine(HTTP, HttpExchange)
+WAITING_STEPS = HttpExchange.machine.steps[State.WAITING]

@@ -59,7 +59,6 @@ class Http1Sink:
         self.keep_alive = request.keep_alive
         self._http_1_0 = request.version == "1.0"
         self._no_body = request.method == "HEAD"
-        self._chunked = False
 
     def head(
         self,
@@ -74,21 +73,25 @@ class Http1Sink:
         See ``types.Sink``: everything given here leaves in one write.
         """
         extra = self._date.line()
+        no_body, chunked = self._no_body, False
         if status == 204 or status == 304:  # noqa: PLR1714 - no tuple per response
             # RFC 9110 section 15.3.5 and 15.4.5: no body, whatever the application says.
-            self._no_body = True
+            no_body = True
         elif length is not None:
             extra += b"content-length: %d\r\n" % length
         elif self._http_1_0:
             self.keep_alive = False
-        elif not self._no_body:
-            self._chunked = True
+        elif not no_body:
+            chunked = True
             extra += b"transfer-encoding: chunked\r\n"
         if not self.keep_alive:
             extra += b"connection: close\r\n"
         elif self._http_1_0:
             extra += b"connection: keep-alive\r\n"
-        self._transport.write(encode_head(status, headers, extra) + self._framed(body, end=end))
+        # May raise, and then another head follows: nothing of this one may be left behind.
+        encoded = encode_head(status, headers, extra)
+        self._no_body, self._chunked = no_body, chunked
+        self._transport.write(encoded + self._framed(body, end=end))
 
     def body(self, data: bytes, *, end: bool) -> None:
         """
