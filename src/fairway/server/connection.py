@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from fairway import metrics
 from fairway.exceptions import RemoteProtocolError
 from fairway.server import log
+from fairway.server.asgi_state import State
 from fairway.server.exchange import HttpExchange
 from fairway.server.scope import ScopeFactory
 from fairway.server.sink import Http1Sink
@@ -56,6 +57,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_decoder",
+        "_half_closed",
         "_held",
         "_lingering",
         "_lost",
@@ -87,6 +89,7 @@ class Connection(asyncio.Protocol):
         self._decoder: RequestDecoder | None = None
         self._scopes: ScopeFactory | None = None
         self._websocket: WebSocketExchange | None = None
+        self._half_closed = False
         self._held = b""
         self._lingering = False
         self._lost = False
@@ -146,8 +149,12 @@ class Connection(asyncio.Protocol):
                 self._body(b"", more=False)
             elif isinstance(event, RemoteProtocolError):
                 self._refuse(event)
-        if not self.answering and not self._lingering and decoder.head_started:
-            self._expect_head()
+        if not self.answering and not self._lingering:
+            if self._half_closed:
+                # What is left is no request and will not become one.
+                self.linger()
+            elif decoder.head_started:
+                self._expect_head()
 
     def _begin(self, request: Request) -> None:
         """
@@ -186,6 +193,9 @@ class Connection(asyncio.Protocol):
             upgrade = check_upgrade(request)
         except RemoteProtocolError as error:
             self._refuse(error)
+            return
+        if self.worker.stopping:
+            self._refuse(RemoteProtocolError("the server restarts", status=503))
             return
         assert self._scopes is not None  # noqa: S101 - made in _begin
         assert self._decoder is not None  # noqa: S101 - it gave the request
@@ -237,10 +247,22 @@ class Connection(asyncio.Protocol):
             return
         self.answering = False
         self.deadline = self.worker.loop.time() + self.worker.options.keep_alive
+        if self.sink.writable:
+            self._go_on()
+        else:
+            # Another response would pile up behind this one: resume_writing() goes on.
+            self.pause_reading()
+
+    def _go_on(self) -> None:
+        """
+        Turn to the next request, or rest until it comes.
+        """
         decoder = self._decoder
         if self._held or (decoder is not None and decoder.has_pending):
             # Not from within the application's send(): the next one starts in its own turn.
             self.worker.loop.call_soon(self._next_request)
+        elif self._half_closed:
+            self.linger()
         elif self._reading_paused:
             self.resume_reading()
 
@@ -264,9 +286,9 @@ class Connection(asyncio.Protocol):
         log.logger.info("request refused with %d: %s", error.status, log.printable(error.reason))
         if self.answering:
             # Its head was fine and it is being answered: there is nothing to say but goodbye.
-            self.sink.reset()
+            self.reset()
             return
-        self.sink.keep_alive = False
+        self.sink.begin_refusal()
         self.answer(error.status, getattr(error, "headers", ()))
 
     def answer(self, status: int, headers: Any = ()) -> None:
@@ -295,12 +317,19 @@ class Connection(asyncio.Protocol):
         self._held = b""
         if self.transport.is_closing():
             return
-        if not self.transport.can_write_eof():
+        if self._half_closed or not self.transport.can_write_eof():
             self.transport.close()
-            return
-        self.transport.write_eof()
-        self.resume_reading()
-        self.expect_by(self.worker.loop.time() + self.worker.options.close_timeout)
+        else:
+            self.transport.write_eof()
+            self.resume_reading()
+        self._expect_end()
+
+    def reset(self) -> None:
+        """
+        Give the response up: the peer sees that it is not complete.
+        """
+        self.sink.reset()
+        self._expect_end()
 
     def eof_received(self) -> bool:
         """
@@ -308,9 +337,10 @@ class Connection(asyncio.Protocol):
         """
         if self._websocket is not None or self._lingering or not self.transport.can_write_eof():
             return False
-        if not self.answering and not self._held:
-            return False
-        return not self._body_expected()
+        decoder = self._decoder
+        pending = self._held or (decoder is not None and decoder.has_pending)
+        self._half_closed = bool(self.answering or pending) and not self._body_expected()
+        return self._half_closed
 
     def connection_lost(self, error: Exception | None) -> None:
         """
@@ -332,8 +362,10 @@ class Connection(asyncio.Protocol):
             self.worker.check_empty()
         else:
             self.worker.late.add(exchange)
-            timeout = self.worker.options.application_close_timeout
-            self.expect_by(self.worker.loop.time() + timeout)
+            # What an application does after a complete response concerns its peer no more.
+            if exchange.state is not State.COMPLETE:
+                timeout = self.worker.options.application_close_timeout
+                self.expect_by(self.worker.loop.time() + timeout)
 
     def application_done(self, exchange: Exchange) -> None:
         """
@@ -395,6 +427,8 @@ class Connection(asyncio.Protocol):
         if self.exchange is not None:
             self.exchange.resume_writing()
         self._release_room()
+        if not self.answering and not self._lingering:
+            self._go_on()
 
     def wait_for_reader(self) -> Any:
         """
@@ -440,6 +474,14 @@ class Connection(asyncio.Protocol):
         self.deadline = min(deadline, self.deadline)
         self.worker.timers.watch(self)
 
+    def _expect_end(self) -> None:
+        """
+        Give the peer its time to let the connection end.
+        """
+        self._stalled_bytes = self.transport.get_write_buffer_size()
+        self.deadline = self.worker.loop.time() + self.worker.options.close_timeout
+        self.worker.timers.watch(self)
+
     def _expect_head(self) -> None:
         """
         Give the head that has begun its time, if it does not have it already.
@@ -457,8 +499,8 @@ class Connection(asyncio.Protocol):
         if self._lost:
             if exchange is not None and exchange.task is not None:
                 self.worker.cancel_late(exchange)
-        elif self._lingering:
-            self.transport.abort()
+        elif self._lingering or self.transport.is_closing():
+            self._end_late()
         elif self._stalled(now):
             metrics.drops.add("stalled")
             self.transport.abort()
@@ -468,6 +510,16 @@ class Connection(asyncio.Protocol):
             self._refuse(RemoteProtocolError("the request's head took too long", status=408))
         else:
             self.transport.close()
+            self._expect_end()
+
+    def _end_late(self) -> None:
+        """
+        Cut off a peer that does not let the connection end, unless it is still reading.
+        """
+        if 0 < self.transport.get_write_buffer_size() < self._stalled_bytes:
+            self._expect_end()
+        else:
+            self.transport.abort()
 
     def _stalled(self, now: float) -> bool:
         """

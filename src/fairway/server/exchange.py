@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Exchange", "HttpExchange"]
 
-FRAMING = frozenset({b"content-length", b"connection", b"transfer-encoding"})
+FRAMING = frozenset({b"content-length", b"connection", b"date", b"transfer-encoding"})
 """
-Response headers that say how a body is delimited, which is for the sink to say.
+Response headers that are for the sink to say: how the body is delimited, and the date.
 """
 
 
@@ -282,7 +282,7 @@ class HttpExchange(Exchange):
             return self.connection.wait_for_reader()
         if left and not self._no_body:
             self._complain("ended %d bytes before its content-length", left)
-            sink.reset()
+            self.connection.reset()
         self.enter(State.COMPLETE)
         if self._inbox is not None:
             self._inbox.disconnect({"type": "http.disconnect"})
@@ -314,7 +314,7 @@ class HttpExchange(Exchange):
             status = error.status if isinstance(error, ClientFault) else 500
             self.connection.answer(status)
         else:
-            self.connection.sink.reset()
+            self.connection.reset()
 
     def _open_inbox(self) -> Inbox:
         """

@@ -60,6 +60,12 @@ class Http1Sink:
         self._http_1_0 = request.version == "1.0"
         self._no_body = request.method == "HEAD"
 
+    def begin_refusal(self) -> None:
+        """
+        Prepare for the response to what is no request, after which nothing follows.
+        """
+        self.keep_alive = self._http_1_0 = self._no_body = False
+
     def head(
         self,
         status: int,

@@ -434,7 +434,7 @@ class WebSocketExchange(Exchange):
                 log.access(self, status)
             self.connection.answer(status)
         else:
-            self.connection.sink.reset()
+            self.connection.reset()
 
     def _refused(self) -> None:
         """
