@@ -22,9 +22,7 @@ _METHODS: Final = {
     for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 }
 _REQUEST_LINE: Final = re.compile(rb"([A-Z-]+) ([!-~]+) HTTP/1\.([01])\r\n")
-_OTHER_VERSION: Final = re.compile(
-    rb"[A-Z-]+ [!-~]+ HTTP/(?!1\.[01]\r)[0-9]+(?:\.[0-9]+)?\r\n"
-)
+_OTHER_VERSION: Final = re.compile(rb"[A-Z-]+ [!-~]+ HTTP/(?!1\.[01]\r)[0-9]+(?:\.[0-9]+)?\r\n")
 # RFC 3986 section 3.2.2, and the port.
 _HOST: Final = re.compile(
     rb"(?:\[(?:[0-9A-Fa-f:.]+|v[0-9A-Fa-f]+\.[\w.~!$&'()*+,;=:-]+)\]"

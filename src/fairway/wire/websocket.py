@@ -150,12 +150,10 @@ class FrameDecoder:
         size = len(data)
         if _HEAD_BYTES <= size <= self._whole_bytes_max:
             first, second = data[0], data[1]
-            if second == size + 122:  # The mask bit, and a length of all but six bytes.
-                start = 6
-            elif second == 254 and 134 <= size == (data[2] << 8) + data[3] + 8:
-                start = 8
-            else:
-                start = 0
+            if size < 132:  # The mask bit and a length of at most 125: all but six bytes.
+                start = 6 if second == size + 122 else 0
+            else:  # The mask bit and a length in two bytes: all but eight.
+                start = 8 if second == 254 and (data[2] << 8) + data[3] == size - 8 > 125 else 0
             if start and size <= _XOR_BYTES_MAX and first in {0x81, 0x82}:
                 size -= start
                 payload = (
