@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import Future
 
 from fairway.exceptions import ChannelLayerUnavailable
 
@@ -23,22 +22,21 @@ class IOThread:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: tuple[threading.Thread, asyncio.AbstractEventLoop, asyncio.Event] | None
-        self._running = None
+        self._running: tuple[threading.Thread, asyncio.AbstractEventLoop] | None = None
         # A forked child must neither close nor collect its parent's loop: both would take the
         # parent's wake-up pipe out of the epoll instance that the two share.
         self._inherited: list[object] = []
 
     def loop(self) -> asyncio.AbstractEventLoop:
         """
-        Give the loop, starting the thread if it does not run.
+        Give the loop, starting the thread if it does not run. Does not wait for it.
 
         Raises:
             ChannelLayerUnavailable: The interpreter is ending and starts no threads.
         """
         with self._lock:
             if self._running is None:
-                self._running = self._start()
+                self._running = _start()
             return self._running[1]
 
     def stop(self, timeout: float) -> None:
@@ -48,8 +46,8 @@ class IOThread:
         with self._lock:
             running, self._running = self._running, None
         if running is not None:
-            thread, loop, stopped = running
-            loop.call_soon_threadsafe(stopped.set)
+            thread, loop = running
+            loop.call_soon_threadsafe(loop.stop)
             thread.join(timeout)
 
     def forked(self) -> None:
@@ -60,29 +58,24 @@ class IOThread:
         self._inherited.append(self._running)
         self._running = None
 
-    def _start(self) -> tuple[threading.Thread, asyncio.AbstractEventLoop, asyncio.Event]:
-        started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-        thread = threading.Thread(target=_run, args=(started,), name="fairway-io", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:
-            raise ChannelLayerUnavailable(f"no thread to send from: {error}") from error
-        return (thread, *started.result())
+
+def _start() -> tuple[threading.Thread, asyncio.AbstractEventLoop]:
+    """
+    Start the thread on a loop of its own.
+    """
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=_run, args=(loop,), name="fairway-io", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        loop.close()
+        raise ChannelLayerUnavailable(f"no thread to send from: {error}") from error
+    return thread, loop
 
 
-def _run(started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]) -> None:
+def _run(loop: asyncio.AbstractEventLoop) -> None:
     """
-    Be the thread: run a loop until it is told to stop.
+    Be the thread: run the loop until it is stopped, then let its tasks end.
     """
-    asyncio.run(_until_stopped(started))
-
-
-async def _until_stopped(
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]],
-) -> None:
-    """
-    Say which loop this is, then leave it to whoever enters.
-    """
-    stopped = asyncio.Event()
-    started.set_result((asyncio.get_running_loop(), stopped))
-    await stopped.wait()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.get_loop().run_forever()

@@ -284,7 +284,7 @@ class Owner:
             loop = self._destination = _home()
             coroutine = self._settle(loop)
             asyncio.run_coroutine_threadsafe(coroutine, loop)
-        except (RuntimeError, ChannelLayerUnavailable) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, nobody may wait for ever
             if coroutine is not None:
                 coroutine.close()
             self._end_move(None)
