@@ -23,12 +23,14 @@ from django.http.request import split_domain_port
 from django.utils.http import is_same_domain
 
 from fairway import metrics
+from fairway.consumers.websocket import AsyncWebsocketConsumer
 from fairway.types import Receive, Scope, Send
 
 __all__ = [
     "AllowedHostsOriginValidator",
     "OriginValidator",
     "Refusal",
+    "WebsocketDenier",
     "admit",
     "refusal",
 ]
@@ -212,6 +214,18 @@ def AllowedHostsOriginValidator(application: Any) -> OriginValidator:  # noqa: N
     if settings.DEBUG and not allowed_hosts:
         allowed_hosts = list(_LOCAL_HOSTS)
     return OriginValidator(application, allowed_hosts)
+
+
+class WebsocketDenier(AsyncWebsocketConsumer):
+    """
+    Refuses every WebSocket.
+    """
+
+    async def connect(self) -> None:
+        """
+        Refuse the handshake.
+        """
+        await self.close()
 
 
 async def _deny(receive: Receive, send: Send) -> None:
