@@ -78,6 +78,14 @@ class HandshakeRequest(HttpRequest):
                 text = value.decode("latin1")
                 self.META[key] = f"{self.META[key]},{text}" if key in self.META else text
 
+    @property
+    def names_host(self) -> bool:
+        """
+        Whether there is a Host: always behind HTTP/1.1 and 2, not in a test's bare scope.
+        """
+        forwarded = settings.USE_X_FORWARDED_HOST and "HTTP_X_FORWARDED_HOST" in self.META
+        return "HTTP_HOST" in self.META or forwarded
+
     def _get_scheme(self) -> str:
         return self._scheme
 
@@ -114,14 +122,14 @@ def refusal(scope: Scope) -> Refusal | None:
     """
     request = HandshakeRequest(scope)
     try:
-        host = request.get_host()
+        host = request.get_host() if request.names_host else ""
     except DisallowedHost:
         return _host_refusal(request)
     origin = request.META.get("HTTP_ORIGIN")
     if origin is None:
         return None
     site = f"{request.scheme}://{host}"
-    if origin == site or _is_trusted(origin):
+    if (host and origin == site) or _is_trusted(origin):
         return None
     return _origin_refusal(origin, site)
 
@@ -240,7 +248,7 @@ def _host_refusal(request: HttpRequest) -> Refusal:
     """
     Explain a Host that Django does not take.
     """
-    host = request.META.get("HTTP_HOST") or request.META["SERVER_NAME"]
+    host = request.META.get("HTTP_HOST", "")
     if settings.USE_X_FORWARDED_HOST:
         host = request.META.get("HTTP_X_FORWARDED_HOST", host)
     domain, _ = split_domain_port(host)

@@ -199,6 +199,13 @@ class TestHost:
             assert refusal(handshake(origin=f"http://{host}", host=host)) is None
         assert refusal(handshake(host="example.com")) is not None
 
+    def test_a_scope_without_a_host_claims_none(self) -> None:
+        """Tests call applications with bare scopes; servers let no such request through."""
+        scope: dict[str, Any] = {"type": "websocket", "path": "/", "headers": []}
+        assert refusal(scope) is None
+        scope["headers"] = [(b"origin", b"http://example.com")]
+        assert refusal(scope) is not None
+
     def test_a_scope_without_server_is_readable(self) -> None:
         """A Unix socket has no server address; the Host still decides."""
         scope = handshake(origin="http://example.com")
