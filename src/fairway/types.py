@@ -91,9 +91,7 @@ class Configure(Protocol):
     Sets what one exchange may do, before its handshake is accepted.
     """
 
-    def __call__(
-        self, *, overflow: str | None = None, outbox_bytes_max: int | None = None
-    ) -> None:
+    def __call__(self, *, overflow: str | None = None, outbox_bytes_max: int | None = None) -> None:
         """
         Change the given settings of this exchange; None keeps a setting.
         """

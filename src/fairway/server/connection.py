@@ -167,25 +167,23 @@ class Connection(asyncio.Protocol):
         if self.worker.stopping:
             self.sink.keep_alive = False
         if request.upgrade:
-            self._begin_websocket(request)
+            self._begin_websocket(request, self._scopes)
         else:
-            self._begin_http(request)
+            self._begin_http(request, self._scopes)
 
-    def _begin_http(self, request: Request) -> None:
+    def _begin_http(self, request: Request, scopes: ScopeFactory) -> None:
         """
         Run the application for an HTTP request, in a fresh context.
         """
-        assert self._scopes is not None  # noqa: S101 - made in _begin
         worker = self.worker
         if self.exchange is not None:
             # Its response is complete, its application is not.
             worker.late.add(self.exchange)
-        exchange = HttpExchange(self, self._scopes.http(request), request)
-        self.exchange = exchange
+        exchange = self.exchange = HttpExchange(self, scopes.http(request), request)
         self.answering = True
         exchange.start_application(worker.application, exchange.receive, worker.context.copy())
 
-    def _begin_websocket(self, request: Request) -> None:
+    def _begin_websocket(self, request: Request, scopes: ScopeFactory) -> None:
         """
         Check the handshake, then run the application in the connection's one context.
         """
@@ -197,12 +195,11 @@ class Connection(asyncio.Protocol):
         if self.worker.stopping:
             self._refuse(RemoteProtocolError("the server restarts", status=503))
             return
-        assert self._scopes is not None  # noqa: S101 - made in _begin
         assert self._decoder is not None  # noqa: S101 - it gave the request
         early = self._decoder.take_rest()
         # Nothing of HTTP is needed any more; a connection at rest should be small.
         self._decoder = None
-        scope = self._scopes.websocket(request, upgrade.subprotocols)
+        scope = scopes.websocket(request, upgrade.subprotocols)
         self._scopes = None
         exchange = WebSocketExchange(self, scope, upgrade)
         self.exchange = self._websocket = exchange
@@ -320,7 +317,12 @@ class Connection(asyncio.Protocol):
         if self._half_closed or not self.transport.can_write_eof():
             self.transport.close()
         else:
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:
+                # Reset by the peer, which asyncio has yet to find out.
+                self.transport.abort()
+                return
             self.resume_reading()
         self._expect_end()
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fairway.types import ASGIApplication, Message, Scope
     from fairway.wire.http1 import Request
 
-__all__ = ["Exchange", "HttpExchange"]
+__all__ = ["FRAMING", "Exchange", "HttpExchange", "refusal_status"]
 
 FRAMING = frozenset({b"content-length", b"connection", b"date", b"transfer-encoding"})
 """
@@ -115,10 +115,11 @@ class Exchange:
         Judge how the application ended.
         """
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, ClientDisconnected):
+        if _is_disconnected(error):
             error = None
         try:
-            self._ended(error)
+            if error is not None or self.state is not State.COMPLETE:
+                self._ended(error)
         finally:
             # The exception refers to frames, and those to this exchange.
             self.task = None
@@ -311,8 +312,7 @@ class HttpExchange(Exchange):
         sent_nothing = self.state is State.WAITING or self._status != 0
         self.enter(State.COMPLETE)
         if sent_nothing:
-            status = error.status if isinstance(error, ClientFault) else 500
-            self.connection.answer(status)
+            self.connection.answer(refusal_status(error))
         else:
             self.connection.reset()
 
@@ -339,6 +339,24 @@ class HttpExchange(Exchange):
         Log what the application did wrong, in one line.
         """
         log.application_fault(self.scope, text, *values)
+
+
+def refusal_status(error: BaseException | None) -> int:
+    """
+    Give the status that answers for an application that ended without an answer.
+    """
+    if isinstance(error, ClientFault) and 400 <= error.status <= 599:
+        return error.status
+    return 500
+
+
+def _is_disconnected(error: BaseException | None) -> bool:
+    """
+    Whether an application ended because its peer has gone, in all its tasks.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(ClientDisconnected)[1] is None
+    return isinstance(error, ClientDisconnected)
 
 
 def _length(value: bytes) -> int:

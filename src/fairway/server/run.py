@@ -33,6 +33,11 @@ __all__ = ["Server", "run"]
 
 Hook: TypeAlias = Callable[[asyncio.AbstractEventLoop], Awaitable[None]]
 
+COLLECT_EVERY = 10_000
+"""
+New objects between two runs of the collector's youngest generation.
+"""
+
 ABORT_SECONDS = 0.9
 """
 Time that a hurried end may take before the process is simply ended.
@@ -100,9 +105,7 @@ class Server:
         sock = listen.bind(options)
         try:
             application = self._load()
-            # What start-up made lives for good: keep the collector from walking it again and again.
-            gc.collect()
-            gc.freeze()
+            _relieve_collector()
             with asyncio.Runner(loop_factory=factory) as runner:
                 runner.run(self._main(application, sock, tls))
         finally:
@@ -219,6 +222,19 @@ def run(
     except ConfigurationError as error:
         print(f"fairway: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up yet
         return 2
+
+
+def _relieve_collector() -> None:
+    """
+    Keep the garbage collector from walking what start-up made, and from walking too often.
+
+    What a request makes dies by its reference counts. With Python's default of one collection
+    per 700 new objects, looking for cycles costs a twelfth of a request (measured).
+    """
+    gc.collect()
+    gc.freeze()
+    first, *others = gc.get_threshold()
+    gc.set_threshold(max(first, COLLECT_EVERY), *others)
 
 
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -97,7 +97,10 @@ class Http1Sink:
         # May raise, and then another head follows: nothing of this one may be left behind.
         encoded = encode_head(status, headers, extra)
         self._no_body, self._chunked = no_body, chunked
-        self._transport.write(encoded + self._framed(body, end=end))
+        if no_body:
+            self._transport.write(encoded)
+        else:
+            self._transport.write(encoded + (self._framed(body, end=end) if chunked else body))
 
     def body(self, data: bytes, *, end: bool) -> None:
         """
