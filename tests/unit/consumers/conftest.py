@@ -9,16 +9,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from fairway.layers.layer import InMemoryChannelLayer
 from fairway.layers.registry import bind, channel_layers, release
+from tests.unit.consumers.ends import NotingLayer
 
 
 @pytest.fixture
-async def layer() -> AsyncIterator[InMemoryChannelLayer]:
+async def layer() -> AsyncIterator[NotingLayer]:
     """
     The default channel layer, new and empty.
     """
-    layer = InMemoryChannelLayer()
+    layer = NotingLayer()
     previous = channel_layers.set("default", layer)
     loop = asyncio.get_running_loop()
     await bind(loop)

@@ -1,5 +1,5 @@
 """
-A server's ends of one WebSocket with nothing behind them, for tests of consumers.
+A server's ends of one WebSocket with nothing behind them, and a channel layer that takes notes.
 """
 
 from __future__ import annotations
@@ -10,10 +10,43 @@ from collections.abc import Callable
 from typing import Any
 
 from fairway.exceptions import ClientDisconnected
+from fairway.layers.layer import InMemoryChannelLayer
 from fairway.types import Message
 from fairway.wire.prepared import Prepared
 
-__all__ = ["FakeInbox", "FakeOutbox", "FakeServer"]
+__all__ = ["FakeInbox", "FakeOutbox", "FakeServer", "NotingLayer"]
+
+
+class NotingLayer(InMemoryChannelLayer):
+    """
+    A channel layer that notes the channels it gave and forgot.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.detached: set[str] = set()
+
+    async def new_channel(self, prefix: str = "specific") -> str:
+        """
+        Note a name.
+        """
+        self.names.append(await super().new_channel(prefix))
+        return self.names[-1]
+
+    def detach(self, channel: str) -> None:
+        """
+        Note that a channel is forgotten.
+        """
+        super().detach(channel)
+        self.detached.add(channel)
+
+    @property
+    def all_gone(self) -> bool:
+        """
+        Whether nothing is left of any channel.
+        """
+        return self.detached == set(self.names) and not self.groups and not self.channels
 
 
 class FakeInbox:
@@ -96,6 +129,7 @@ class FakeServer:
         self.outbox = FakeOutbox()
         self.sent: list[Message] = []
         self.gone = False
+        self._news = asyncio.Event()
         self.receive = self.inbox.next_event
         self.scope: dict[str, Any] = {
             "type": "websocket",
@@ -121,6 +155,7 @@ class FakeServer:
         if self.gone:
             raise ClientDisconnected("gone")
         self.sent.append(message)
+        self._news.set()
 
     send.fairway_transparent = True  # type: ignore[attr-defined] # functions take attributes
 
@@ -148,6 +183,14 @@ class FakeServer:
         resting = asyncio.ensure_future(self.inbox.at_rest.wait())
         await asyncio.wait([self.task, resting], return_when=asyncio.FIRST_COMPLETED)
         resting.cancel()
+
+    async def has_sent(self, text: str) -> None:
+        """
+        Wait until the application has sent a text.
+        """
+        while text not in self.texts:
+            self._news.clear()
+            await self._news.wait()
 
     async def end(self, code: int = 1000) -> None:
         """
