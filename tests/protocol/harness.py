@@ -330,13 +330,18 @@ class Served:
         return await self._connect(Peer(socket.socket()), receive_buffer)
 
     async def websocket(
-        self, path: str = "/", *fields: str, receive_buffer: int = 0, early: bytes = b""
+        self,
+        path: str = "/",
+        *fields: str,
+        receive_buffer: int = 0,
+        before: bytes = b"",
+        early: bytes = b"",
     ) -> WebSocket:
         """
-        Open a connection and send a handshake, and behind it ``early``, without waiting.
+        Open a connection and send a handshake, between ``before`` and ``early``, without waiting.
         """
         peer = await self._connect(WebSocket(socket.socket()), receive_buffer)
-        await peer.send(handshake(path, *fields) + early)
+        await peer.send(before + handshake(path, *fields) + early)
         return peer
 
     async def open(

@@ -90,7 +90,7 @@ HTTP: Table = {
 
 WEBSOCKET: Table = {
     State.CONNECTING: {
-        "websocket.accept": Step("accept", State.OPEN),
+        "websocket.accept": Step("accept", None),
         "websocket.close": Step("refuse", State.CLOSED),
         "websocket.http.response.start": Step("start_refusal", State.REFUSING),
     },

@@ -87,6 +87,9 @@ class Inbox:
             self._waiter = None
             waiter.set_result(event)
             return
+        if self._disconnect is not None:
+            # What crossed the end on its way.
+            return
         if self._events is None:
             self._events = deque()
         self._events.append((event, size))
@@ -145,7 +148,9 @@ class Inbox:
         ``idle`` holds if no layer message is left. A cancelled call loses nothing.
         """
         items = self._items
-        if items is not None and (self._layer_turn or not self._events):
+        if items is not None and (
+            self._layer_turn or not (self._events or self._disconnect is not None)
+        ):
             item = items.get(self._loop.time())
             if item is not None:
                 self._layer_turn = False

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from fairway import metrics
+from fairway.wire import codes
 from fairway.wire.websocket import encode_close, websocket_frame
 
 if TYPE_CHECKING:
@@ -54,10 +55,10 @@ class Flusher:
         scheduled: Whether a run is on its way.
     """
 
-    __slots__ = ("_connections_max", "_loop", "_seconds_max", "dirty", "scheduled")
+    __slots__ = ("_connections_max", "_seconds_max", "dirty", "loop", "scheduled")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: ServerOptions) -> None:
-        self._loop = loop
+        self.loop = loop
         self._connections_max = options.flush_connections
         self._seconds_max = options.flush_seconds
         self.dirty: list[Outbox] = []
@@ -68,7 +69,7 @@ class Flusher:
         Run at the end of this loop turn.
         """
         self.scheduled = True
-        self._loop.call_soon(self._run)
+        self.loop.call_soon(self._run)
 
     def _run(self) -> None:
         """
@@ -78,24 +79,27 @@ class Flusher:
         until = monotonic() + self._seconds_max
         count = min(len(dirty), self._connections_max)
         done = 0
-        while done < count:
-            batch = dirty[done : min(done + CLOCK_STRIDE, count)]
-            for outbox in batch:
-                entry = outbox._queue  # noqa: SLF001 - the two halves of one mechanism
-                if outbox.writable and type(entry) is bytes:
-                    # What nearly always happens, without a call.
-                    outbox._queue = None  # noqa: SLF001
-                    outbox._write(entry)  # noqa: SLF001
-                else:
-                    outbox.flush()
-            done += len(batch)
-            if monotonic() >= until:
-                break
-        del dirty[:done]
-        if dirty:
-            self._loop.call_soon(self._run)
-        else:
-            self.scheduled = False
+        try:
+            while done < count:
+                batch = dirty[done : min(done + CLOCK_STRIDE, count)]
+                for outbox in batch:
+                    entry = outbox._queue  # noqa: SLF001 - the two halves of one mechanism
+                    if outbox.writable and type(entry) is bytes:
+                        # What nearly always happens, without a call.
+                        outbox._queue = None  # noqa: SLF001
+                        outbox._write(entry)  # noqa: SLF001
+                    else:
+                        outbox.flush()
+                done += len(batch)
+                if monotonic() >= until:
+                    break
+        finally:
+            # Whatever a transport may raise: the others of the worker are still written.
+            del dirty[:done]
+            if dirty:
+                self.loop.call_soon(self._run)
+            else:
+                self.scheduled = False
 
 
 class Outbox:
@@ -118,9 +122,10 @@ class Outbox:
         "_early",
         "_early_bytes_max",
         "_early_max",
+        "_end",
         "_flusher",
         "_late_pong",
-        "_on_overflow",
+        "_overflowing",
         "_queue",
         "_transport_bytes",
         "_write",
@@ -134,7 +139,7 @@ class Outbox:
         self,
         flusher: Flusher,
         options: ServerOptions,
-        on_overflow: Callable[[], None],
+        end: Callable[[int, str], None],
     ) -> None:
         """
         Make an outbox in the state CONNECTING.
@@ -142,10 +147,11 @@ class Outbox:
         Args:
             flusher: The worker's flusher.
             options: The limits.
-            on_overflow: Called once when an offer meets more pending bytes than allowed.
+            end: Ends the exchange with a close code and a reason, by ``finish`` if it is open.
         """
         self._flusher = flusher
-        self._on_overflow = on_overflow
+        self._end = end
+        self._overflowing = False
         self._early: list[bytes] | None = None
         self._early_max = options.early_messages_max
         self._early_bytes_max = options.early_bytes_max
@@ -192,7 +198,7 @@ class Outbox:
             return True
         if self.pending_bytes > self.bytes_max:
             metrics.drops.add("overflow")
-            self._on_overflow()
+            self._overflow()
             return False
         self.send(frame)
         return True
@@ -268,10 +274,19 @@ class Outbox:
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """
+        See ``types.Outbox``: the peer and the application get the code.
+        """
+        self._end(code, reason)
+
+    def finish(self, code: int, reason: str) -> None:
+        """
         Queue the close frame behind everything else; nothing is taken after it.
         """
         if self.state is _OPEN:
             frame = encode_close(code, reason)
+            if self._late_pong is not None:
+                pong, self._late_pong = self._late_pong, None
+                self.send(pong)
             self.state = OutboxState.CLOSING
             self.send(frame)
 
@@ -303,6 +318,14 @@ class Outbox:
         if queue is not None:
             self._write(b"".join(queue) if isinstance(queue, list) else queue)
         return True
+
+    def _overflow(self) -> None:
+        """
+        Have the overflow policy applied, one turn later: fan-out goes on undisturbed.
+        """
+        if not self._overflowing:
+            self._overflowing = True
+            self._flusher.loop.call_soon(self._end, codes.TRY_AGAIN_LATER, "too slow to keep up")
 
     def _offer_early(self, prepared: Prepared) -> bool:
         """

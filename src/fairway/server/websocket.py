@@ -16,7 +16,7 @@ from fairway import metrics
 from fairway.exceptions import ClientFault, LocalProtocolError, RemoteProtocolError
 from fairway.server import log
 from fairway.server.asgi_state import WEBSOCKET, Machine, State
-from fairway.server.exchange import Exchange
+from fairway.server.exchange import FRAMING, Exchange, refusal_status
 from fairway.server.inbox import Inbox
 from fairway.server.outbox import Outbox, OutboxState
 from fairway.wire import codes
@@ -62,7 +62,6 @@ class WebSocketExchange(Exchange):
         "_early",
         "_finish",
         "_missed",
-        "_overflowing",
         "_ping_at",
         "_refusal",
         "_upgrade",
@@ -83,9 +82,8 @@ class WebSocketExchange(Exchange):
         self._ping_at = inf
         self._close_by = inf
         self._finish: Callable[[], None] | None = None
-        self._overflowing = False
         self._refusal: tuple[int, list[tuple[bytes, bytes]]] | None = None
-        self.outbox = Outbox(worker.flusher, options, self._overflow)
+        self.outbox = Outbox(worker.flusher, options, self.end)
         self.inbox = Inbox(worker.loop, options.inbox_messages_max, self._message_read)
         self.inbox.push({"type": "websocket.connect"})
         # One bound method, since a consumer tells by identity that nobody wraps it.
@@ -186,7 +184,7 @@ class WebSocketExchange(Exchange):
         """
         if self.outbox.state is OutboxState.OPEN:
             code = close.code if codes.is_sendable(close.code) else codes.NO_STATUS
-            self.outbox.close(code)
+            self.outbox.finish(code, "")
             self._await_close()
         self._gone(close.code, close.reason)
         self._finish_when_flushed(self.connection.transport.close)
@@ -220,6 +218,8 @@ class WebSocketExchange(Exchange):
         if options.ping_interval:
             self._ping_at = connection.worker.loop.time() + options.ping_interval
             connection.expect_by(self._ping_at)
+        # Not left to the state table: a frame that came too early may end what just began.
+        self.enter(State.OPEN)
         if self._early:
             early, self._early = self._early, b""
             connection.resume_reading()
@@ -248,7 +248,7 @@ class WebSocketExchange(Exchange):
         code = message.get("code")
         code = codes.NORMAL if code is None else code
         reason = message.get("reason") or ""
-        self.outbox.close(code, reason)
+        self.outbox.finish(code, reason)
         self._await_close()
         self._disconnect(code, reason)
 
@@ -265,15 +265,14 @@ class WebSocketExchange(Exchange):
         status = message.get("status")
         if not isinstance(status, int) or not 200 <= status <= 599:
             raise LocalProtocolError(f"expected a status from 200 to 599, got {status!r}")
-        framing = (b"transfer-encoding", b"connection", b"content-length")
         headers = [
             (name, value)
             for name, value in message.get("headers") or ()
-            if name.lower() not in framing
+            if name.lower() not in FRAMING
         ]
         self._refusal = (status, headers)
 
-    def refusal_body(self, message: Message) -> None:
+    def refusal_body(self, message: Message) -> Any:
         """
         ``websocket.http.response.body``: an answer of the application's own instead of a 101.
         """
@@ -281,16 +280,19 @@ class WebSocketExchange(Exchange):
         sink = self.connection.sink
         sink.keep_alive = False
         if self._refusal is not None:
-            (status, headers), self._refusal = self._refusal, None
+            status, headers = self._refusal
             sink.head(status, headers, data, length=len(data) if end else None, end=end)
+            self._refusal = None
             if self.connection.worker.access_log:
                 log.access(self, status)
         else:
             sink.body(data, end=end)
-        if end:
-            self.enter(State.CLOSED)
-            self._refused()
-            self.connection.response_complete()
+        if not end:
+            return self.connection.wait_for_reader()
+        self.enter(State.CLOSED)
+        self._refused()
+        self.connection.response_complete()
+        return None
 
     # -- waiting for a slow reader
 
@@ -319,29 +321,20 @@ class WebSocketExchange(Exchange):
         if self._finish is not None:
             self._finish_when_flushed(self._finish)
 
-    def _overflow(self) -> None:
-        """
-        Have the overflow policy applied, one turn later: fan-out goes on undisturbed.
-        """
-        if not self._overflowing:
-            self._overflowing = True
-            self.connection.worker.loop.call_soon(
-                self.end, codes.TRY_AGAIN_LATER, "too slow to keep up"
-            )
-
     # -- the end
 
     def end(self, code: int, reason: str = "") -> None:
         """
         End by decision of the server: the application gets ``websocket.disconnect``.
 
-        Before the handshake is accepted the peer gets a 503 instead.
+        Before the handshake is accepted the peer gets a 503 instead if the server restarts,
+        else a 403.
         """
         if self.state in (State.CONNECTING, State.REFUSING):
-            self._refuse_with(503)
+            self._refuse_with(503 if code == codes.RESTART else 403)
         elif self.outbox.state is OutboxState.OPEN:
+            self.outbox.finish(code, reason)
             metrics.closes.add(str(code))
-            self.outbox.close(code, reason)
             self._await_close()
             self._gone(code, reason)
 
@@ -456,12 +449,14 @@ class WebSocketExchange(Exchange):
         elif early:
             log.application_fault(self.scope, "returned without accepting or closing")
         if early:
-            self._refuse_with(error.status if isinstance(error, ClientFault) else 500)
+            self._refuse_with(refusal_status(error))
         elif error is None:
             self.end(codes.NORMAL)
+        elif isinstance(error, ClientFault):
+            code = error.code if codes.is_sendable(error.code) else codes.INTERNAL_ERROR
+            self.end(code, log.printable(error.reason))
         else:
-            code = error.code if isinstance(error, ClientFault) else codes.INTERNAL_ERROR
-            self.end(code, error.reason if isinstance(error, ClientFault) else "")
+            self.end(codes.INTERNAL_ERROR)
 
 
 WebSocketExchange.machine = Machine(WEBSOCKET, WebSocketExchange)
