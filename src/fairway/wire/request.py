@@ -28,7 +28,6 @@ _HOST: Final = re.compile(
     rb"(?:\[(?:[0-9A-Fa-f:.]+|v[0-9A-Fa-f]+\.[\w.~!$&'()*+,;=:-]+)\]"
     rb"|(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+)(?::[0-9]*)?"
 )
-_UPGRADE_NAME: Final = re.compile(rb"\r\nupgrade(?=[ \t]*:)", re.IGNORECASE)
 _SINGLE_FIELDS: Final = (b"host", b"content-length", b"transfer-encoding")
 _BODY_FIELDS: Final = frozenset({b"content-length", b"transfer-encoding"})
 _LENGTH_DIGITS_MAX: Final = 19  # More is no length any more.
@@ -156,11 +155,12 @@ def _parse(method: bytes, target: bytes, minor: bytes, head: bytes) -> Request:
     anything behind for the next.
     """
     fields = _Fields()
-    switching = False
     try:
         httptools.HttpRequestParser(fields).feed_data(head)
     except httptools.HttpParserUpgrade:
-        switching = True
+        # It has read every field and stops before the body. Whether there is one, and whether
+        # this is a handshake, is found below from the fields, as for every request.
+        pass
     except httptools.HttpParserError:
         raise RemoteProtocolError("malformed request head") from None
     headers = fields.headers
@@ -169,22 +169,7 @@ def _parse(method: bytes, target: bytes, minor: bytes, head: bytes) -> Request:
     version = "1.1" if minor == b"1" else "1.0"
     request = Request(_METHODS.get(method) or method.decode(), target, version, headers)
     _read_fields(request, head)
-    if switching and not request.upgrade:
-        _check_unswitched(head)
     return request
-
-
-def _check_unswitched(head: bytes) -> None:
-    """
-    Parse a head again with its ``Upgrade`` out of llhttp's sight.
-
-    llhttp stops at an upgrade before it has judged the framing of the body. Here another
-    protocol than WebSocket was asked for, and the request is served as if it had not been.
-    """
-    try:
-        httptools.HttpRequestParser(_Fields()).feed_data(_UPGRADE_NAME.sub(b"\r\nupgrad-", head))
-    except httptools.HttpParserError:
-        raise RemoteProtocolError("malformed request head") from None
 
 
 def _read_fields(request: Request, head: bytes) -> None:
@@ -239,21 +224,18 @@ def _read_length(request: Request, fields: dict[bytes, bytes]) -> None:
     """
     Find out how the end of the body is told (RFC 9112 section 6).
     """
-    coding, length = fields.get(b"transfer-encoding"), fields.get(b"content-length")
-    if coding is not None:
-        if length is not None:
-            raise RemoteProtocolError("content-length with transfer-encoding")
-        if coding.lower() != b"chunked":
-            raise RemoteProtocolError("transfer-encoding is not chunked")
-        if request.version == "1.0":
-            raise RemoteProtocolError("transfer-encoding in http/1.0")
-        request.complete = False
-    elif length is not None:
+    coding = fields.get(b"transfer-encoding")
+    if coding is None:
+        length = fields[b"content-length"]
         # llhttp takes any number of leading zeros, int() at most 4,300 digits.
         if not length.isdigit() or len(length) > _LENGTH_DIGITS_MAX:
             raise RemoteProtocolError("malformed content-length")
         request.content_length = int(length)
         request.complete = request.content_length == 0
+    elif coding.lower() != b"chunked" or b"content-length" in fields or request.version == "1.0":
+        raise RemoteProtocolError("expected transfer-encoding chunked, alone, in http/1.1")
+    else:
+        request.complete = False
     expectation = fields.get(b"expect")
     if expectation is not None and request.version == "1.1" and not request.complete:
         request.expect_continue = expectation.lower() == b"100-continue"

@@ -290,6 +290,26 @@ class TestAnyBytes:
         assert isinstance(events[0], Request)
         assert plain(events) == plain(run(decoder(), head + garbage))
 
+    @given(requests(), WOUNDS, st.sampled_from([b"h2c", b"websocket"]))
+    def test_an_upgrade_hides_nothing(
+        self, sent: tuple[Sent, bytes], wounds: list[tuple[int, int, bytes]], protocol: bytes
+    ) -> None:
+        """
+        The parser stops at one; what it finds, and what is found after it, stays the same.
+        """
+        line, _, rest = self.damage(sent[1], wounds).partition(b"\r\n")
+        fields = b"\r\nUpgrade: " + protocol + b"\r\nConnection: upgrade\r\n"
+        asked, without = (
+            run(decoder(head_fields_max=20), line + named + rest)[:1]
+            for named in (fields, fields.replace(b"Upgrade:", b"Nothing:"))
+        )
+        for event in asked + without:
+            if isinstance(event, Request):
+                event.headers, event.upgrade = [], False
+            elif isinstance(event, RemoteProtocolError):
+                event.reason = ""  # llhttp or we may be the first to see it.
+        assert plain(asked) == plain(without)
+
     @given(PIPELINES, st.integers(0, 1 << 20), st.sampled_from([b"\r", b"\n"]))
     def test_no_torn_line_passes(
         self, pipeline: list[tuple[Sent, bytes]], place: int, torn: bytes

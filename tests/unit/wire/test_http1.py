@@ -136,6 +136,7 @@ class TestBeginning:
         """
         assert refusal(first) == 400
         assert refusal(b"\r\n", first) == 400
+        assert refusal(b"\r" + (first if first != b"\n" else b"\r")) == 400
 
     @pytest.mark.parametrize("first", [b"A", b"Z", b"GET"])
     def test_a_letter_is_waited_for(self, first: bytes) -> None:

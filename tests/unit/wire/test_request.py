@@ -177,6 +177,59 @@ class TestFields:
         assert told.headers[1:] == [(b"cookie", b"a=1"), (b"x", b"1"), (b"cookie", b"b=2")]
 
 
+class TestRepetition:
+    """
+    The fields that a client repeats are parsed once, and nobody notices.
+    """
+
+    def test_the_target_is_each_requests_own(self) -> None:
+        """
+        Only the fields are remembered.
+        """
+        first, second = (request(head(line=b"GET /%d HTTP/1.1" % n)) for n in (1, 2))
+        assert (first.target, second.target) == (b"/1", b"/2")
+
+    def test_the_headers_are_each_requests_own(self) -> None:
+        """
+        What one application does to its list, the next request does not see.
+        """
+        first = request(head(b"X: 1"))
+        first.headers.append((b"x-user", b"admin"))
+        first.keep_alive = False
+        second = request(head(b"X: 1"))
+        assert second.headers == [(b"host", b"a"), (b"x", b"1")]
+        assert second.keep_alive
+
+    def test_method_and_version_are_told_apart(self) -> None:
+        """
+        The same fields say other things elsewhere.
+        """
+        lines = [b"GET / HTTP/1.1", b"GET / HTTP/1.0", b"HEAD / HTTP/1.1", b"GET / HTTP/1.1"]
+        told = [request(head(b"Y: 1", line=line)) for line in lines]
+        assert [(each.method, each.version, each.keep_alive) for each in told] == [
+            ("GET", "1.1", True),
+            ("GET", "1.0", False),
+            ("HEAD", "1.1", True),
+            ("GET", "1.1", True),
+        ]
+
+    def test_a_refusal_is_not_forgotten(self) -> None:
+        """
+        It comes as often as it is asked for, with the reason of the request that earned it.
+        """
+        for _ in range(3):
+            assert refusal(head(host=None)) == 400
+            assert refusal(head(b"Z", line=b"GET /a\x7f HTTP/1.1")) == 400
+
+    def test_what_follows_is_not_remembered(self) -> None:
+        """
+        Bodies and handshakes belong to their own requests.
+        """
+        raw = head(b"Content-Length: 3")
+        assert body(raw + b"abc") == b"abc"
+        assert body(raw + b"def") == b"def"
+
+
 class TestHost:
     """
     Whom a request is for (RFC 9112 section 3.2).
