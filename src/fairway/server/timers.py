@@ -96,14 +96,16 @@ class TimingWheel:
         """
         Visit every slot that is due, then sleep until the next one.
         """
-        self._timer = None
+        # While ticking nothing is scheduled: the earliest slot is known only at the end.
+        self._next = 0
         now = self.loop.time()
         # The loop's timers are coarse (libuv: 1 ms): count a slot as due when within that.
         due = int((now + 0.001) / self._resolution)
         for slot in sorted(slot for slot in self._slots if slot <= due):
             for watched in self._slots.pop(slot):
                 self._visit(watched, slot, now)
-        if self._slots and self._timer is None:
+        self._timer = None
+        if self._slots:
             self._schedule(min(self._slots))
 
     def _visit(self, watched: Watched, slot: int, now: float) -> None:
@@ -114,5 +116,9 @@ class TimingWheel:
             return
         watched.slot = 0
         if watched.deadline <= now + 0.001:
-            watched.on_deadline(now)
+            try:
+                watched.on_deadline(now)
+            except Exception as error:  # noqa: BLE001 - the deadlines of all others go on
+                context = {"message": "a deadline could not be kept", "exception": error}
+                self.loop.call_exception_handler(context)
         self.watch(watched)
