@@ -5,9 +5,16 @@ The opening handshake: what is well formed, and what is answered.
 from __future__ import annotations
 
 import pytest
+from websockets.client import ClientProtocol
+from websockets.protocol import State
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, Request as WsprotoRequest
 
 from fairway.exceptions import LocalProtocolError, RemoteProtocolError
 from fairway.wire.handshake import Upgrade, accept_head, check_upgrade
+from fairway.wire.http1 import RequestDecoder
 from fairway.wire.request import Request
 
 KEY = (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==")
@@ -177,3 +184,46 @@ class TestAccept:
         """
         with pytest.raises(LocalProtocolError):
             accept_head(Upgrade(ACCEPT, []), None, [field])
+
+
+class TestClients:
+    """
+    Handshakes of other implementations, from their first byte to an open WebSocket.
+    """
+
+    @staticmethod
+    def answer(data: bytes, subprotocol: str | None) -> bytes:
+        """
+        What the server sends for what a client sent.
+        """
+        (request,) = RequestDecoder(head_bytes_max=4096, head_fields_max=32).receive_data(data)
+        assert isinstance(request, Request)
+        assert request.upgrade
+        upgrade = check_upgrade(request)
+        assert upgrade.subprotocols == ["v2", "v1"]
+        return accept_head(upgrade, subprotocol, [(b"x-extra", b"1")])
+
+    @pytest.mark.parametrize("subprotocol", [None, "v1"])
+    def test_websockets(self, subprotocol: str | None) -> None:
+        """
+        Proof and subprotocol are accepted by websockets.
+        """
+        offers = [Subprotocol("v2"), Subprotocol("v1")]
+        client = ClientProtocol(parse_uri("ws://example.com/chat"), subprotocols=offers)
+        client.send_request(client.connect())
+        client.receive_data(self.answer(b"".join(client.data_to_send()), subprotocol))
+        assert client.handshake_exc is None
+        assert client.state is State.OPEN
+        assert client.subprotocol == subprotocol
+
+    @pytest.mark.parametrize("subprotocol", [None, "v1"])
+    def test_wsproto(self, subprotocol: str | None) -> None:
+        """
+        And by wsproto.
+        """
+        client = WSConnection(ConnectionType.CLIENT)
+        data = client.send(WsprotoRequest("example.com", "/chat", subprotocols=["v2", "v1"]))
+        client.receive_data(self.answer(data, subprotocol))
+        (event,) = client.events()
+        assert isinstance(event, AcceptConnection)
+        assert event.subprotocol == subprotocol

@@ -183,7 +183,7 @@ class TestFrameHeaders:
 
     def test_the_highest_bit_of_a_length_is_clear(self) -> None:
         """
-        A length of 2**63 is malformed, one less is just too large.
+        A length of 2**63 is malformed, one less is just too large (CVE-2026-1528).
         """
         assert decode(bytes((0x82, 0xFF)) + (1 << 63).to_bytes(8, "big")) == [1002]
         assert decode(bytes((0x82, 0xFF)) + ((1 << 63) - 1).to_bytes(8, "big")) == [1009]
@@ -332,7 +332,7 @@ class TestLimits:
 
     def test_fragment_count(self) -> None:
         """
-        65,536 frames make a message, one more does not, however empty.
+        65,536 frames make a message, one more does not, however empty (CVE-2026-48779).
         """
         empty = client_frame(CONTINUATION, fin=False)
         start = client_frame(TEXT, fin=False) + empty * 65534
