@@ -1,0 +1,31 @@
+"""
+A flood of one kind of event is one log line per interval.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from fairway.layers import notices as module
+from fairway.layers.notices import INTERVAL_SECONDS, Notices
+
+
+def test_each_kind_is_said_once_per_interval(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next line tells how many were left out."""
+    now = 1000.0
+    monkeypatch.setattr(module, "monotonic", lambda: now)
+    notices = Notices(logging.getLogger("fairway.layers"))
+    for number in range(3):
+        notices.say("full", "channel %d is full", number)
+    notices.say("gap", "gap")
+    now += INTERVAL_SECONDS
+    notices.say("full", "channel %d is full", 9)
+    assert caplog.messages == [
+        "channel 0 is full",
+        "gap",
+        "channel 9 is full (and 2 times since the last such line)",
+    ]
