@@ -208,9 +208,9 @@ class TestFragments:
         """
         stream = [
             client_frame(TEXT, b"", fin=False),
-            client_frame(CONTINUATION, b"Hel", fin=False),
+            client_frame(CONTINUATION, b"Hell", fin=False),
             client_frame(CONTINUATION, b"", fin=False),
-            client_frame(CONTINUATION, b"lo"),
+            client_frame(CONTINUATION, b"o"),
         ]
         assert decode(*stream) == decode(b"".join(stream)) == ["Hello"]
 
