@@ -34,6 +34,9 @@ class ApplicationCommunicator(BaseApplicationCommunicator):
         scope: What the application is called with; may be changed until the first message.
     """
 
+    # What asgiref's destructor asks for, also after a constructor that failed.
+    _future: Any = None
+
     def __init__(self, application: Any, scope: Scope) -> None:
         """
         Prepare to run an application; it starts with the first message.
@@ -73,15 +76,27 @@ class ApplicationCommunicator(BaseApplicationCommunicator):
         with _open_connections_kept():
             return cast("Message", await super().receive_output(timeout))  # type: ignore[no-untyped-call] # asgiref's
 
+    async def receive_nothing(self, timeout: float = 0.1, interval: float = 0.01) -> bool:
+        """
+        Say whether the application sends nothing.
+
+        Args:
+            timeout: Seconds to give it.
+            interval: Seconds between two looks.
+
+        Raises:
+            Exception: What the application has failed with, if it has.
+        """
+        return bool(await super().receive_nothing(timeout, interval))  # type: ignore[no-untyped-call] # asgiref's
+
     async def wait(self, timeout: float = 1) -> None:
         """
         Wait for the application to end.
 
         Args:
-            timeout: Seconds to wait before it is cancelled.
+            timeout: Seconds to wait before it is cancelled, without a word.
 
         Raises:
-            TimeoutError: It did not end in time.
             Exception: What the application has failed with, if it has.
         """
         with _open_connections_kept():
