@@ -107,8 +107,11 @@ class Connection(asyncio.Protocol):
         worker, options = self.worker, self.worker.options
         # uvloop's transports have the methods of asyncio.Transport without being one.
         self.transport = transport = cast("asyncio.Transport", transport)
-        # With a high-water mark of 0, pause_writing says exactly "the kernel is full".
-        transport.set_write_buffer_limits(high=0)
+        # With the lowest high-water mark, pause_writing says exactly "the kernel is full". TLS
+        # transports pause at the mark and not above it: 0 would pause them for good.
+        transport.set_write_buffer_limits(
+            high=0 if transport.get_extra_info("sslcontext") is None else 1, low=0
+        )
         self.sink = Http1Sink(transport, worker.date)
         self._decoder = RequestDecoder(
             head_bytes_max=options.head_bytes_max, head_fields_max=options.head_fields_max
@@ -176,6 +179,9 @@ class Connection(asyncio.Protocol):
         Run the application for an HTTP request, in a fresh context.
         """
         worker = self.worker
+        if 0 < worker.options.body_bytes_max < (request.content_length or 0):
+            self._refuse(RemoteProtocolError("the body is too large", status=413))
+            return
         if self.exchange is not None:
             # Its response is complete, its application is not.
             worker.late.add(self.exchange)
@@ -224,7 +230,7 @@ class Connection(asyncio.Protocol):
         """
         Hand a part of a body to its exchange, if that still exists.
         """
-        if type(self.exchange) is HttpExchange:
+        if self.answering and type(self.exchange) is HttpExchange:
             self.exchange.feed(data, more=more)
 
     def _hold(self, data: bytes) -> None:

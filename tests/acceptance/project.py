@@ -1,0 +1,185 @@
+"""
+A project as ``startproject`` makes it, with one consumer, and its commands as subprocesses.
+
+The commands are the real ones, on a free port of the loopback interface; whoever starts one
+ends it by its process id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+CONSUMERS = """
+import fairway
+
+
+class ChatConsumer(fairway.AsyncJsonWebsocketConsumer):
+    async def connect(self):
+        self.room = f"chat.{self.url_kwargs['room']}"
+        await self.group_add(self.room)
+        await self.accept()
+
+    async def receive_json(self, content):
+        await fairway.abroadcast(self.room, {"text": content["text"]}, exclude=self.channel_name)
+"""
+
+URLS = """
+from django.contrib import admin
+from django.http import HttpResponse
+from django.urls import path
+
+import fairway
+from chat.consumers import ChatConsumer
+
+
+def say(request, room):
+    fairway.broadcast(f"chat.{room}", {"text": request.GET["text"]})
+    return HttpResponse("said")
+
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("say/<slug:room>/", say),
+    path("ws/chat/<slug:room>/", ChatConsumer.as_asgi(), name="chat-room"),
+]
+"""
+
+SECONDS_MAX = 15
+"""
+Time that a command gets to say what a test waits for.
+"""
+
+
+class Command:
+    """
+    A running command of a project.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.output = ""
+
+    async def expect(self, pattern: str) -> re.Match[str]:
+        """
+        Wait until the command has printed something, on either stream.
+
+        What was printed up to there is not looked at again.
+        """
+        assert self.process.stdout is not None
+        async with asyncio.timeout(SECONDS_MAX):
+            while True:
+                found = re.search(pattern, self.output)
+                if found:
+                    self.output = self.output[found.end() :]
+                    return found
+                data = await self.process.stdout.read(4096)
+                assert data, f"ended before it printed {pattern!r}; it printed: {self.output}"
+                self.output += data.decode()
+
+    async def ready(self) -> str:
+        """
+        Wait until it serves and give its address, ``127.0.0.1:port``.
+        """
+        return (await self.expect(r"Serving on https?://([^/\s]+)/"))[1]
+
+    async def ended(self) -> tuple[int, str]:
+        """
+        Wait for its end and give its exit status with what it printed last.
+        """
+        assert self.process.stdout is not None
+        async with asyncio.timeout(SECONDS_MAX):
+            self.output += (await self.process.stdout.read()).decode()
+            return await self.process.wait(), self.output
+
+    async def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """
+        Send it a signal and wait for its end.
+        """
+        self.process.send_signal(number)
+        return await self.ended()
+
+    async def kill(self) -> None:
+        """
+        End it whatever it does, with all that it started.
+        """
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        await self.ended()
+
+
+class Project:
+    """
+    A Django project in a folder of its own.
+
+    Attributes:
+        folder: Where ``manage.py`` is.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.commands: list[Command] = []
+
+    async def create(self) -> None:
+        """
+        Run ``startproject`` and add Fairway, a consumer, a view and their routes.
+        """
+        command = await self.run("-m", "django", "startproject", "site_", ".")
+        assert await command.ended() == (0, "")
+        self.settings.write_text(
+            self.settings.read_text()
+            .replace("INSTALLED_APPS = [", "INSTALLED_APPS = [\n    'fairway',")
+            .replace("ALLOWED_HOSTS = []", "ALLOWED_HOSTS = ['127.0.0.1']")
+        )
+        # What startproject writes stays as it is.
+        self.original_asgi = (self.folder / "site_" / "asgi.py").read_text()
+        chat = self.folder / "chat"
+        chat.mkdir()
+        (chat / "__init__.py").touch()
+        (chat / "consumers.py").write_text(CONSUMERS)
+        (self.folder / "site_" / "urls.py").write_text(URLS)
+
+    @property
+    def settings(self) -> Path:
+        """
+        The file with its settings.
+        """
+        return self.folder / "site_" / "settings.py"
+
+    async def run(self, *arguments: str) -> Command:
+        """
+        Start Python in the project's folder.
+        """
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            cwd=self.folder,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "DJANGO_SETTINGS_MODULE": "site_.settings"},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        command = Command(process)
+        self.commands.append(command)
+        return command
+
+    async def manage(self, *arguments: str) -> Command:
+        """
+        Start ``manage.py``.
+        """
+        return await self.run("manage.py", *arguments)
+
+    async def close(self) -> None:
+        """
+        End whatever still runs.
+        """
+        for command in self.commands:
+            if command.process.returncode is None:
+                await command.kill()
