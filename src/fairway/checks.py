@@ -14,6 +14,7 @@ from typing import Any
 from django.conf import settings
 from django.core import checks
 
+from fairway import conf
 from fairway.exceptions import ConfigurationError
 
 __all__ = ["check_settings"]
@@ -23,7 +24,28 @@ def check_settings(**options: Any) -> list[checks.CheckMessage]:
     """
     Check what Fairway reads from the settings.
     """
-    return [*_asgi_application(), *_channel_layers()]
+    return [*_fairway(), *_asgi_application(), *_channel_layers()]
+
+
+def _fairway() -> Iterator[checks.CheckMessage]:
+    """
+    Look at the keys and values of ``FAIRWAY``, and of the variables that override them.
+    """
+    try:
+        for key, nearest in conf.unknown_settings():
+            yield checks.Error(
+                f"FAIRWAY has no key {key!r}. It changes nothing.",
+                hint=f"Did you mean {nearest!r}?" if nearest else "Remove it.",
+                id="fairway.E001",
+            )
+        conf.resolve_server_options()
+        conf.resolve_layer_options()
+    except ConfigurationError as error:
+        yield checks.Error(
+            f"{error}. Neither runserver nor serve can start.",
+            hint="Correct the value, or remove it for the default.",
+            id="fairway.E002",
+        )
 
 
 def _asgi_application() -> Iterator[checks.CheckMessage]:

@@ -1,0 +1,98 @@
+"""
+Where Fairway's log lines go when a project says nothing, and when it does.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import logging.config
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from fairway.logs import StderrHandler, configure_logging
+
+NAMED: dict[str, Any] = {"version": 1, "loggers": {"fairway.server": {"level": "ERROR"}}}
+
+
+@pytest.fixture(autouse=True)
+def loggers() -> Iterator[logging.Logger]:
+    """
+    Fairway's loggers as in a fresh process, put back afterwards; the root without handlers.
+    """
+    ours, root = logging.getLogger("fairway"), logging.getLogger()
+    before = (ours.handlers[:], ours.level, root.handlers[:])
+    ours.handlers, root.handlers = [], []
+    ours.setLevel(logging.NOTSET)
+    yield ours
+    ours.handlers, root.handlers = before[0], before[2]
+    ours.setLevel(before[1])
+
+
+def own(logger: logging.Logger) -> int:
+    """
+    Count Fairway's own handlers.
+    """
+    return sum(isinstance(handler, StderrHandler) for handler in logger.handlers)
+
+
+def test_one_handler_writes_to_stderr(
+    loggers: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However often it is called, each line of INFO and above appears once."""
+    configure_logging()
+    configure_logging({})
+    assert own(loggers) == 1
+    logging.getLogger("fairway.server").info("a line")
+    logging.getLogger("fairway.layers").debug("not this one")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith("INFO fairway.server: a line\n")
+    assert err.count("\n") == 1
+
+
+def test_a_project_that_names_a_logger_has_its_way(loggers: logging.Logger) -> None:
+    """LOGGING with a logger of Fairway's leaves no handler of ours, not even an older one."""
+    configure_logging()
+    configure_logging(NAMED)
+    assert own(loggers) == 0
+
+
+@pytest.mark.parametrize("name", ["django", "fairwayish"])
+def test_other_loggers_do_not_count(loggers: logging.Logger, name: str) -> None:
+    """LOGGING that names others says nothing about us."""
+    configure_logging({"loggers": {name: {}}})
+    assert own(loggers) == 1
+
+
+def test_lines_are_not_doubled_by_the_root_logger(loggers: logging.Logger) -> None:
+    """A root logger that writes to the terminal shows our lines already."""
+    logging.getLogger().addHandler(logging.StreamHandler(sys.stderr))
+    configure_logging()
+    assert own(loggers) == 0
+
+
+def test_a_root_logger_with_a_file_does_not_count(loggers: logging.Logger) -> None:
+    """Lines that go only into a file are shown on stderr as well."""
+    logging.getLogger().addHandler(logging.StreamHandler(io.StringIO()))
+    configure_logging()
+    assert own(loggers) == 1
+
+
+def test_a_level_of_the_project_stays(loggers: logging.Logger) -> None:
+    """A level that somebody set is kept."""
+    loggers.setLevel(logging.ERROR)
+    configure_logging()
+    assert loggers.level == logging.ERROR
+
+
+def test_silenced_loggers_speak_again() -> None:
+    """disable_existing_loggers, dictConfig's default, does not silence what was made before."""
+    logger = logging.getLogger("fairway.server")
+    logging.config.dictConfig({"version": 1})
+    assert logger.disabled
+    configure_logging()
+    assert not logger.disabled
