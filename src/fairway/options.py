@@ -135,6 +135,12 @@ class ServerOptions:
     outbox_bytes_max: int = option(
         1048576, "Bytes queued for a slow reader.", unit="bytes", minimum=1024
     )
+    unsent_bytes_max: int = option(
+        131072,
+        "Bytes that the kernel takes ahead of what the network carries.",
+        unit="bytes",
+        minimum=1024,
+    )
     outbox_stall_timeout: float = option(
         30.0,
         "Time a send may wait for a reader that stands still.",

@@ -160,6 +160,7 @@ class HttpExchange(Exchange):
     """
 
     __slots__ = (
+        "_body_bytes",
         "_headers",
         "_inbox",
         "_left",
@@ -178,6 +179,7 @@ class HttpExchange(Exchange):
         self._steps = WAITING_STEPS
         self._request = request
         self._inbox: Inbox | None = None
+        self._body_bytes = 0
         self._started = False
         self._status = 0
         self._headers: list[tuple[bytes, bytes]]
@@ -205,7 +207,14 @@ class HttpExchange(Exchange):
         Hand over a part of the request's body.
         """
         self.unread_body = more
-        if self.state is State.COMPLETE or self._inbox is None:
+        if self._inbox is None or self.state in (State.COMPLETE, State.GONE):
+            return
+        self._body_bytes += len(data)
+        if 0 < self.connection.worker.options.body_bytes_max < self._body_bytes:
+            self._inbox.disconnect({"type": "http.disconnect"})
+            log.refused(self.scope, 413, "the body is too large")
+            metrics.refusals.add("413")
+            self._answer_instead(413, State.GONE)
             return
         self._inbox.push({"type": "http.request", "body": data, "more_body": more}, len(data))
         if self._inbox.unread_bytes > self.connection.worker.options.body_buffer_bytes:
@@ -309,10 +318,16 @@ class HttpExchange(Exchange):
             return
         if error is None:
             self._complain("returned without completing its response")
+        self._answer_instead(refusal_status(error), State.COMPLETE)
+
+    def _answer_instead(self, status: int, state: State) -> None:
+        """
+        Answer in the application's place, or cut its answer short if that has begun.
+        """
         sent_nothing = self.state is State.WAITING or self._status != 0
-        self.enter(State.COMPLETE)
+        self.enter(state)
         if sent_nothing:
-            self.connection.answer(refusal_status(error))
+            self.connection.answer(status)
         else:
             self.connection.reset()
 

@@ -59,6 +59,8 @@ class Lifespan:
             raise ConfigurationError(f"the application's start failed: {self._failure or '-'}")
         if self._at is State.RUNNING:
             self.state = state
+        elif self._required:
+            raise ConfigurationError("--lifespan on: the application does not support lifespan")
         else:
             self._task = None
 

@@ -187,13 +187,17 @@ class Server:
         Drain, unless hurried, and end the application.
         """
         assert self._hurry is not None  # noqa: S101 - made in _main
-        if self._drain is None and self._options.drain_delay:
-            await _first(asyncio.sleep(self._options.drain_delay), self._hurry.wait())
-        seconds = self._options.drain if self._drain is None else self._drain
-        await _first(worker.drain(seconds), self._hurry.wait())
-        worker.abort()
-        await lifespan.shutdown(min(seconds, self._options.application_close_timeout))
-        worker.close()
+        try:
+            if self._drain is None and self._options.drain_delay:
+                await _first(asyncio.sleep(self._options.drain_delay), self._hurry.wait())
+            seconds = self._options.drain if self._drain is None else self._drain
+            await _first(worker.drain(seconds), self._hurry.wait())
+        finally:
+            worker.abort()
+            hurried = self._hurry.is_set()
+            timeout = self._options.application_close_timeout
+            await lifespan.shutdown(ABORT_SECONDS / 2 if hurried else timeout)
+            worker.close()
 
     def _catch_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         """
@@ -256,11 +260,13 @@ def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
 
 async def _first(*awaitables: Awaitable[object]) -> None:
     """
-    Wait for the first of several, and cancel the others.
+    Wait for the first of several, and cancel the others; raise what it raised.
     """
     tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
     finally:
         for task in tasks:
             task.cancel()

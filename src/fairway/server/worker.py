@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import socket
 from typing import TYPE_CHECKING, Any
 
 from fairway.server import log
@@ -21,7 +22,6 @@ from fairway.server.websocket import WebSocketExchange
 from fairway.wire import codes
 
 if TYPE_CHECKING:
-    import socket
     import ssl
 
     from fairway.options import ServerOptions
@@ -71,6 +71,11 @@ class Worker:
         """
         Begin to accept connections.
         """
+        if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # Accepted sockets inherit it. Without, the kernel swallows megabytes per dead reader.
+            sock.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self.options.unsent_bytes_max
+            )
         handshake = self.options.head_timeout if tls is not None else None
         self._server = await self.loop.create_server(
             lambda: Connection(self),
