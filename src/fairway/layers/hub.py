@@ -100,7 +100,7 @@ class Hub:
         if self.owner.here():
             pending = self.publish(GROUP + group, kind, payload, exclude=exclude)
             if pending is not None:
-                await self._bounded(pending)
+                await self._bounded(pending, self._options.publish_timeout)
         else:
             await self.run(partial(self.publish, GROUP + group, kind, payload, exclude=exclude))
 
@@ -180,12 +180,12 @@ class Hub:
             ChannelLayerUnavailable: The loop or the broker did not answer in time.
         """
         if self.owner.here():
-            pending = function(*args)
-            if not isinstance(pending, Awaitable):
-                return pending
+            pending = self._begin(function, *args)
         else:
-            pending = asyncio.wrap_future(self.owner.enter(function, *args))
-        return await self._bounded(pending)
+            # As long for the owning loop to get there as it gives the broker.
+            entered = asyncio.wrap_future(self.owner.enter(self._begin, function, *args))
+            pending = self._bounded(entered, 2 * self._options.publish_timeout)
+        return await pending if isinstance(pending, Awaitable) else pending
 
     def submit(
         self, group: str, kind: Kind, payload: bytes, exclude: str | None = None
@@ -196,12 +196,8 @@ class Hub:
         Returns:
             What is done once the broker has taken the message, and raises if it did not.
         """
-
-        def publish() -> Awaitable[None] | None:
-            pending = self.publish(GROUP + group, kind, payload, exclude=exclude)
-            return None if pending is None else self._bounded(pending)
-
-        return self.owner.run_or_enter(publish)
+        publish = partial(self.publish, GROUP + group, kind, payload, exclude=exclude)
+        return self.owner.run_or_enter(self._begin, publish)
 
     async def receive(self, channel: str) -> Envelope:
         """
@@ -230,11 +226,19 @@ class Hub:
             await self.run(_nothing)
         return await self._broker.pop(queue)
 
-    async def _bounded(self, pending: Awaitable[Any]) -> Any:
+    def _begin(self, function: Callable[..., Any], *args: Any) -> Any:
         """
-        Await something of the broker for as long as an option says.
+        Call a function on the owning loop; an awaitable it returns is given a time limit.
         """
-        seconds = self._options.publish_timeout
+        pending = function(*args)
+        if isinstance(pending, Awaitable):
+            return self._bounded(pending, self._options.publish_timeout)
+        return pending
+
+    async def _bounded(self, pending: Awaitable[Any], seconds: float) -> Any:
+        """
+        Await something of the broker or the owning loop for so many seconds.
+        """
         try:
             async with asyncio.timeout(seconds):
                 return await pending
@@ -431,7 +435,7 @@ class Hub:
         """
         try:
             await asyncio.shield(confirmation)
-        except Exception:
+        except BaseException:
             # By way of the owner: the hub may have moved to another loop meanwhile.
             self.owner.enter(self.leave, group, channel)
             raise

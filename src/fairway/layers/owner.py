@@ -139,7 +139,7 @@ class Owner:
         self._wake()
         return future
 
-    def run_or_enter(self, function: Callable[[], Any]) -> Future[Any]:
+    def run_or_enter(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """
         Call a function at once if this is the owning loop, else enter. From any thread.
 
@@ -147,8 +147,8 @@ class Owner:
             Where the result is, or will be.
         """
         if not self.here():
-            return self.enter(function)
-        call = _Call(Future(), function, ())
+            return self.enter(function, *args)
+        call = _Call(Future(), function, args)
         self._run(call)
         return call.future
 
