@@ -37,6 +37,13 @@ __all__ = [
 
 logger = logging.getLogger("fairway.security")
 
+# What Django's rules read, under the names in which it reads them.
+_READ = {
+    b"host": "HTTP_HOST",
+    b"origin": "HTTP_ORIGIN",
+    b"x-forwarded-host": "HTTP_X_FORWARDED_HOST",
+    b"x-forwarded-port": "HTTP_X_FORWARDED_PORT",
+}
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _SHOWN_MAX = 200  # Characters of what the peer sent that go into the log.
@@ -71,11 +78,14 @@ class HandshakeRequest(HttpRequest):
         server = scope.get("server") or ("unknown", 0)
         self._scheme = "https" if scope.get("scheme") in {"wss", "https"} else "http"
         self.META = {"SERVER_NAME": server[0], "SERVER_PORT": str(server[1])}
+        read = _READ
+        if settings.SECURE_PROXY_SSL_HEADER:
+            key = settings.SECURE_PROXY_SSL_HEADER[0]
+            name = key.removeprefix("HTTP_").replace("_", "-").lower().encode()
+            read = {**read, name: key}
         for name, value in scope["headers"]:
-            # One name with hyphens and underscores would be two headers in one.
-            if b"_" not in name:
-                key = f"HTTP_{name.decode('latin1').upper().replace('-', '_')}"
-                text = value.decode("latin1")
+            if name in read:
+                key, text = read[name], value.decode("latin1")
                 self.META[key] = f"{self.META[key]},{text}" if key in self.META else text
 
     @property

@@ -364,6 +364,7 @@ class TestSingleCallable:
             lambda scope, receive, send: receive(),
             lambda *args: None,
             lambda scope, receive, send, extra=None: None,
+            max,  # A built-in that does not tell what it takes.
         ],
     )
     def test_the_present_protocol_is_taken_as_it_is(self, single: Any) -> None:

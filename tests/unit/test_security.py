@@ -302,6 +302,7 @@ class TestOriginValidator:
         [
             (["*"], "http://any.net", True),
             (["*"], None, True),
+            (["example.com", "*"], None, True),
             (["example.com"], None, False),
             (["example.com"], "http://example.com", True),
             (["example.com"], "https://EXAMPLE.com:8443", True),
