@@ -46,6 +46,7 @@ static struct {
     enum mode mode;
     uint16_t port;
     const char *path;
+    bool cookie;
     size_t connections;
     size_t bytes;    /* of a message; of the body in mode get */
     size_t burst;
@@ -184,7 +185,8 @@ static void send_get(struct connection *connection)
         length = (size_t)snprintf(request, sizeof request,
             "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%u\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Firefox/140.0\r\n"
             "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\nAccept-Language: en-US,en;q=0.5\r\n"
-            "Accept-Encoding: gzip, deflate\r\nConnection: keep-alive\r\n\r\n", asked.path, asked.port);
+            "Accept-Encoding: gzip, deflate\r\nConnection: keep-alive\r\n%s\r\n", asked.path, asked.port,
+            asked.cookie ? "Cookie: sessionid=q8m2x0w5v7n1t4r6z3y9k2j5h8g1f4d7\r\n" : "");
     connection->deadline = now + PATIENCE;
     send_all(connection, request, length);
 }
@@ -531,7 +533,7 @@ static void run(void)
 
 static void __attribute__((noreturn)) usage(const char *wrong)
 {
-    fprintf(stderr, "load: %s\nusage: load echo|get|connect|fanout|idle --port N [--path /] [--connections 100]\n"
+    fprintf(stderr, "load: %s\nusage: load echo|get|connect|fanout|idle --port N [--path /] [--cookie] [--connections 100]\n"
                     "            [--bytes 128] [--burst 1] [--warmup 0.5] [--seconds 2] [--pid N]...\n", wrong);
     exit(2);
 }
@@ -559,7 +561,7 @@ static void add_clock(const char *text)
 static void read_options(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"port", required_argument, NULL, 'p'},    {"path", required_argument, NULL, 'u'},
+        {"port", required_argument, NULL, 'p'},    {"path", required_argument, NULL, 'u'}, {"cookie", no_argument, NULL, 'q'},
         {"connections", required_argument, NULL, 'n'}, {"bytes", required_argument, NULL, 'b'},
         {"burst", required_argument, NULL, 'k'},   {"warmup", required_argument, NULL, 'w'},
         {"seconds", required_argument, NULL, 's'}, {"pid", required_argument, NULL, 'c'},
@@ -573,6 +575,7 @@ static void read_options(int argc, char **argv)
         switch (option) {
         case 'p': asked.port = (uint16_t)number(optarg, 1, 65535); break;
         case 'u': asked.path = optarg; break;
+        case 'q': asked.cookie = true; break;
         case 'n': asked.connections = (size_t)number(optarg, 1, 100000); break;
         case 'b': asked.bytes = (size_t)number(optarg, 0, PAYLOAD_LIMIT - HEAD_LIMIT); break;
         case 'k': asked.burst = (size_t)number(optarg, 1, 16); break;

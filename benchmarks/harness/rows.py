@@ -111,11 +111,14 @@ BLOCKS = (
         "request",
         (
             Task("asgi", "asgi", "get", options=PAGE),
+            # With a cookie, whose fields the server does not remember from one GET to the next.
+            Task("cookie", "asgi", "get", options=(*PAGE, "--cookie")),
             Task("bare", "bare", "get", options=PAGE),
             Task("floor", "floor", "get", options=PAGE),
         ),
         (
             Row("HTTP GET, keep-alive, ASGI", "asgi", "floor", "C", bar=3.0, aim=2.5),
+            Row("the same with a session cookie", "cookie", "floor", "C"),
             Row("HTTP GET, bare protocol", "bare", "floor", "C"),
         ),
     ),

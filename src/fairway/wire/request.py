@@ -31,7 +31,14 @@ _HOST: Final = re.compile(
 _SINGLE_FIELDS: Final = (b"host", b"content-length", b"transfer-encoding")
 _BODY_FIELDS: Final = frozenset({b"content-length", b"transfer-encoding"})
 _LENGTH_DIGITS_MAX: Final = 19  # More is no length any more.
-_REPEATED_BYTES_MAX: Final = 2048  # With 512 of them remembered, the memory is bounded too.
+
+# A client repeats the fields of its GETs to the letter, and parsing them is most of the work of
+# a head. So some are remembered: not many, not long ones, and none that say who somebody is.
+_REPEATED_MAX: Final = 512
+_REPEATED_BYTES_MAX: Final = 2048
+_PRIVATE_FIELDS: Final = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
+_repeated: dict[bytes, Request] = {}
+
 _HOST_BYTES_MAX: Final = 512  # Above a domain name with its port, and little enough to remember.
 
 
@@ -127,24 +134,24 @@ def parse_head(head: bytes) -> Request:
     if method == b"CONNECT":
         raise RemoteProtocolError("connect is for proxies", status=501)
     if (
-        method == b"GET"
-        and target[0] == 0x2F  # "/": then nothing is left for llhttp to judge in this line.
-        and len(head) <= _REPEATED_BYTES_MAX
-        and b"pgrade" not in head  # No handshake comes twice.
+        method != b"GET"
+        or target[0] != 0x2F
+        or len(head) > _REPEATED_BYTES_MAX
+        or b"\r\nCookie:" in head  # Not remembered, see below: this only saves looking.
+        or b"\r\ncookie:" in head
     ):
-        return _repeated(head[line.end() :], minor).repeat(target)
-    return _parse(method, target, minor, head)
-
-
-@lru_cache(maxsize=512)
-def _repeated(fields: bytes, minor: bytes) -> Request:
-    """
-    Parse the fields of a GET, and remember them.
-
-    A client repeats its fields to the letter from one GET to the next, with another target,
-    and parsing them is most of the work of a request's head.
-    """
-    return _parse(b"GET", b"/", minor, b"GET / HTTP/1.%b\r\n%b" % (minor, fields))
+        return _parse(method, target, minor, head)
+    # A GET of a path: in this line nothing is left for llhttp to judge.
+    fields = head[line.end() - 3 :]  # With the digit of the version before them.
+    known = _repeated.get(fields)
+    if known is not None:
+        return known.repeat(target)
+    request = _parse(method, target, minor, head)
+    if not request.upgrade and _PRIVATE_FIELDS.isdisjoint(name for name, _ in request.headers):
+        if len(_repeated) >= _REPEATED_MAX:
+            _repeated.clear()
+        _repeated[fields] = request.repeat(target)
+    return request
 
 
 def _parse(method: bytes, target: bytes, minor: bytes, head: bytes) -> Request:

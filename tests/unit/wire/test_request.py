@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 
+from fairway.wire import request as request_module
 from tests.unit.wire.requests import body, decode, head, post, refusal, request
 
 
@@ -188,6 +189,15 @@ class TestRepetition:
         """
         first, second = (request(head(line=b"GET /%d HTTP/1.1" % n)) for n in (1, 2))
         assert (first.target, second.target) == (b"/1", b"/2")
+
+    @pytest.mark.parametrize("name", [b"Cookie", b"AUTHORIZATION", b"Proxy-Authorization"])
+    def test_who_somebody_is_is_not_remembered(self, name: bytes) -> None:
+        """
+        What identifies a user does not outlive its request here.
+        """
+        secret = b"secret of " + name
+        request(head(name + b": " + secret))
+        assert not any(secret in fields for fields in request_module._repeated)
 
     def test_the_headers_are_each_requests_own(self) -> None:
         """
