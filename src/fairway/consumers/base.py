@@ -221,9 +221,14 @@ class AsyncConsumer:
         Have the last event handled, outside of all groups.
         """
         await self._leave_groups()
-        # A consumer may have no use for the news that it is over.
-        with suppress(ClientDisconnected, NoHandler, StopConsumer):
+        try:
             await self.dispatch(last)
+        except (ClientDisconnected, StopConsumer):
+            pass
+        except NoHandler as error:
+            # A consumer may have no use for the news that it is over.
+            if error.message is not last:
+                raise
 
     async def _fail(self, error: BaseException, source: Source) -> None:
         """

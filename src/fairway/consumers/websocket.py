@@ -24,6 +24,7 @@ from fairway.exceptions import (
     StopConsumer,
 )
 from fairway.types import Message
+from fairway.wire import codes
 
 __all__ = [
     "AsyncJsonWebsocketConsumer",
@@ -131,7 +132,7 @@ class AsyncWebsocketConsumer(AsyncConsumer):
         """
         Handle the end: ``disconnect()``, outside of all groups already.
         """
-        await self.disconnect(message["code"])
+        await self.disconnect(message.get("code", codes.NO_STATUS))
         raise StopConsumer
 
     async def disconnect(self, code: int) -> None:
@@ -315,7 +316,7 @@ class WebsocketConsumer(SyncConsumer):
         """
         Handle the end: ``disconnect()``, outside of all groups already.
         """
-        self.disconnect(message["code"])
+        self.disconnect(message.get("code", codes.NO_STATUS))
         raise StopConsumer
 
     def disconnect(self, code: int) -> None:
