@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
+
+import pytest
 
 from fairway.options import ServerOptions
 from fairway.server.connection import Connection
@@ -405,6 +408,13 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(SECONDS_MAX):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.001)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """
+    What the server had to complain about.
+    """
+    return [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def request(path: str = "/", *fields: str, method: str = "GET", body: bytes = b"") -> bytes:

@@ -324,12 +324,15 @@ class HttpExchange(Exchange):
         """
         Answer in the application's place, or cut its answer short if that has begun.
         """
+        connection = self.connection
         sent_nothing = self.state is State.WAITING or self._status != 0
         self.enter(state)
-        if sent_nothing:
-            self.connection.answer(status)
-        else:
-            self.connection.reset()
+        if not sent_nothing:
+            connection.reset()
+            return
+        if connection.worker.access_log:
+            log.access(self, status)
+        connection.answer(status)
 
     def _open_inbox(self) -> Inbox:
         """

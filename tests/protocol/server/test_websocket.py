@@ -5,7 +5,6 @@ A WebSocket as a client meets it: handshake, messages, pings, closing.
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextvars import ContextVar
 from typing import Any
 
@@ -15,7 +14,7 @@ from fairway import metrics
 from fairway.exceptions import ClientDisconnected, ClientFault, InvalidJSON, LocalProtocolError
 from fairway.types import Receive, Scope, Send, is_transparent
 from fairway.wire.prepared import Prepared
-from tests.protocol.harness import KEY, Peer, Puppet, Serve, Served, request, until
+from tests.protocol.harness import KEY, Peer, Puppet, Serve, Served, request, until, warnings
 from tests.unit.wire.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, client_frame
 
 MIB = 1048576
@@ -775,10 +774,3 @@ class TestConfigure:
         _, call = await served.open(app)
         with pytest.raises(LocalProtocolError, match=r"before websocket\.accept"):
             call.extension["configure"](outbox_bytes_max=5)
-
-
-def warnings(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """
-    What the server had to complain about.
-    """
-    return [record for record in caplog.records if record.levelno >= logging.WARNING]
