@@ -10,9 +10,10 @@ call, because tests replace it here.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from threading import get_ident
 from time import monotonic
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from asgiref.sync import SyncToAsync, sync_to_async
 from django.db import close_old_connections, connections
@@ -113,6 +114,10 @@ class DatabaseSyncToAsync(SyncToAsync[P, R]):
             # What was opened and closed again in here need not send anyone else looking.
             if get_ident() in watch.opened and not _any_open():
                 watch.opened.discard(get_ident())
+
+    if TYPE_CHECKING:
+        # asgiref's says that a decorated method takes its instance once more.
+        def __get__(self, parent: Any, objtype: Any) -> Callable[..., Coroutine[Any, Any, R]]: ...
 
 
 database_sync_to_async = DatabaseSyncToAsync

@@ -142,7 +142,7 @@ async def test_decorates_methods() -> None:
         def find(self, title: str, *, exact: bool) -> tuple[Any, str, bool]:
             return self, title, exact
 
-    shelf: Any = Shelf()
+    shelf = Shelf()
     assert await shelf.find("Emma", exact=True) == (shelf, "Emma", True)
 
 

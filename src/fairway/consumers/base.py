@@ -229,6 +229,10 @@ class AsyncConsumer:
             # A consumer may have no use for the news that it is over.
             if error.message is not last:
                 raise
+        finally:
+            # What disconnect() opened would wait for the next message of another consumer.
+            if cleanup_due():
+                await aclose_old_connections()
 
     async def _fail(self, error: BaseException, source: Source) -> None:
         """

@@ -15,8 +15,14 @@ from django.test import RequestFactory
 from django.urls import URLResolver, include, path, re_path, reverse
 from django.urls.resolvers import RegexPattern
 
-from fairway.consumers import AsyncWebsocketConsumer, SyncConsumer, WebsocketConsumer
+from fairway.consumers import (
+    AsyncConsumer,
+    AsyncWebsocketConsumer,
+    SyncConsumer,
+    WebsocketConsumer,
+)
 from fairway.consumers.application import application_of
+from fairway.routing import single_callable
 from tests.unit.consumers.ends import FakeServer
 
 
@@ -63,8 +69,10 @@ def test_is_an_application_to_servers() -> None:
     """
     Servers that guess the protocol by the callable see ASGI 3.
     """
-    assert inspect.iscoroutinefunction(application)
-    assert not is_double_callable(application)  # type: ignore[no-untyped-call] # asgiref's
+    for one in (application, AsyncConsumer.as_asgi(), SyncConsumer.as_asgi()):
+        assert inspect.iscoroutinefunction(one)
+        assert not is_double_callable(one)  # type: ignore[no-untyped-call] # asgiref's
+        assert single_callable(one, "here") is one
 
 
 async def test_makes_a_consumer_for_each_scope(layer: object) -> None:

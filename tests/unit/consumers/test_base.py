@@ -841,6 +841,32 @@ async def test_database_connections_are_cleaned_up(
     assert threading.get_ident() not in cleaned
 
 
+@pytest.mark.parametrize("last", ["end", "fail"])
+async def test_what_disconnect_opened_is_cleaned_up(
+    diary: Diary, layer: NotingLayer, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    """
+    No connection of the last handler waits for another consumer to be cleaned up.
+    """
+
+    class Saver(AsyncWriter):
+        async def disconnect(self, code: int) -> None:
+            db.watch.opened.add(1)
+
+    cleaned: list[str] = []
+    monkeypatch.setattr(db, "close_old_connections", lambda: cleaned.append("cleaned"))
+    monkeypatch.setattr(db.watch, "opened", set())
+    server = FakeServer()
+    await server.start(Saver.as_asgi(diary=diary))
+    if last == "fail":
+        await server.text("fail")
+        with pytest.raises(LookupError):
+            await server.end()
+    else:
+        await server.end()
+    assert cleaned == ["cleaned"]
+
+
 def test_client_disconnected_is_an_os_error() -> None:
     """
     Code of a project that catches OSError around a send, as ASGI 2.4 says, goes on working.

@@ -1,0 +1,112 @@
+"""
+Consumers that use the database, in a project's own tests: one transaction for all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.test import TestCase, TransactionTestCase
+
+from fairway.consumers import AsyncWebsocketConsumer, WebsocketConsumer
+from fairway.db import database_sync_to_async
+from fairway.testing import WebsocketCommunicator
+
+
+class Async(AsyncWebsocketConsumer):
+    """
+    Counts and adds users by the asynchronous ORM.
+    """
+
+    async def receive(self, text_data: Any = None, bytes_data: Any = None) -> None:
+        """
+        Add a user and tell how many there are.
+        """
+        await User.objects.acreate(username=text_data)
+        await self.send(str(await User.objects.acount()))
+
+    async def disconnect(self, code: int) -> None:
+        """
+        Use the database to the last.
+        """
+        await User.objects.acount()
+
+
+class InThreads(AsyncWebsocketConsumer):
+    """
+    The same by functions that are sent to a thread.
+    """
+
+    async def receive(self, text_data: Any = None, bytes_data: Any = None) -> None:
+        """
+        Add a user and tell how many there are.
+        """
+        await self.send(await self.add(text_data))
+
+    @database_sync_to_async
+    def add(self, name: str) -> str:
+        """
+        Use the database, where it may be waited for.
+        """
+        User.objects.create(username=name)
+        return str(User.objects.count())
+
+
+class Sync(WebsocketConsumer):
+    """
+    The same by ordinary methods.
+    """
+
+    def receive(self, text_data: Any = None, bytes_data: Any = None) -> None:
+        """
+        Add a user and tell how many there are.
+        """
+        User.objects.create(username=text_data)
+        self.send(str(User.objects.count()))
+
+    def disconnect(self, code: int) -> None:
+        """
+        Use the database to the last.
+        """
+        User.objects.count()
+
+
+async def talk_to_each() -> None:
+    """
+    Let each class add a user to those there are, and see what the test sees.
+    """
+    await User.objects.acreate(username="made by the test")
+    classes: list[Any] = [Async, InThreads, Sync]
+    for number, consumer in enumerate(classes, start=2):
+        communicator = WebsocketCommunicator(consumer.as_asgi(), "/")
+        assert await communicator.connect() == (True, None)
+        await communicator.send_to(text_data=consumer.__name__)
+        assert await communicator.receive_from() == str(number)
+        await communicator.disconnect()
+        assert await User.objects.acount() == number
+
+
+class InOneTransaction(TestCase):
+    """
+    Django's TestCase: everything is rolled back, so everything must use one connection.
+    """
+
+    async def test_sees_what_the_test_sees(self) -> None:
+        """The consumers' rows and the test's are the same."""
+        await talk_to_each()
+
+    async def test_again(self) -> None:
+        """Nothing is left of the test before."""
+        assert await User.objects.acount() == 0
+        await talk_to_each()
+
+
+class InManyTransactions(TransactionTestCase):
+    """
+    The same without a transaction around it.
+    """
+
+    async def test_sees_what_the_test_sees(self) -> None:
+        """The consumers' rows and the test's are the same."""
+        await talk_to_each()
