@@ -204,7 +204,10 @@ class TestImportApplication:
             ("shop.agsi.application", "there is no module 'shop.agsi'; did you mean 'shop.asgi'?"),
             ("shpo.asgi.application", "there is no module 'shpo'; did you mean 'shop'?"),
             ("zzqqxx.asgi:application", "there is no module 'zzqqxx'"),
-            ("shop.asgi:applicatoin", "shop.asgi has no 'applicatoin'; did you mean 'application'?"),
+            (
+                "shop.asgi:applicatoin",
+                "shop.asgi has no 'applicatoin'; did you mean 'application'?",
+            ),
             ("shop.asgi:number", "expected an ASGI application, got int"),
             ("shop.asgi", "this is a module; did you mean 'shop.asgi:application'?"),
             ("shop.needy:application", "line 1: ModuleNotFoundError: No module named 'nothing_of"),
