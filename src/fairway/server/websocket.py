@@ -160,6 +160,9 @@ class WebSocketExchange(Exchange):
             and inbox.unread_messages < options.receive_messages
         ):
             return
+        if self.outbox.state is not OutboxState.OPEN:
+            # Nothing is kept any more, and the peer's close frame is to be found.
+            return
         self._ahead += size
         if self._ahead > options.receive_ahead_bytes:
             self.connection.pause_reading()
