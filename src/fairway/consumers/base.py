@@ -42,6 +42,17 @@ Events after which nothing follows.
 """
 
 
+class UrlKwargs:
+    """
+    Reads ``scope["url_route"]["kwargs"]``; a consumer may assign something else to the name.
+    """
+
+    def __get__(self, consumer: Any, owner: type) -> dict[str, Any]:
+        route = consumer.scope.get("url_route") if consumer is not None else None
+        kwargs: dict[str, Any] = route["kwargs"] if route else {}
+        return kwargs
+
+
 class AsyncConsumer:
     """
     Handles one scope with methods that are coroutines.
@@ -50,22 +61,26 @@ class AsyncConsumer:
         channel_layer_alias: Which channel layer to use.
         login_required: Whether a WebSocket is refused (HTTP 403) unless a user is logged in.
         scope: The ASGI scope.
+        url_kwargs: The named parts of the route that led here, converted.
         channel_layer: The channel layer, or None if there is none of that alias.
         channel_name: This consumer's own channel on it.
         base_send: Sends an ASGI message, whatever a subclass made of ``send``.
     """
 
+    # Projects define names of their own in subclasses, private ones too. So what is used here
+    # alone is mangled, what other modules use begins with _fairway, and _sync is Channels'.
     _sync: ClassVar[bool] = False
-    _handler_names: ClassVar[dict[str, str]] = {}
+    _fairway_handler_names: ClassVar[dict[str, str]] = {}
     # Whether the socket was closed from here.
-    _closing = False
+    _fairway_closing = False
     # Whether the channel layer knows this consumer's inbox, and so by itself what to leave.
-    _attached = False
+    __attached = False
     # Groups to leave one by one, where it does not.
-    _joined: set[str] | None = None
+    __joined: set[str] | None = None
 
     channel_layer_alias: str = DEFAULT_CHANNEL_LAYER
     login_required: bool = False
+    url_kwargs = UrlKwargs()
 
     scope: Scope
     channel_layer: Any
@@ -74,7 +89,7 @@ class AsyncConsumer:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._handler_names = {}
+        cls._fairway_handler_names = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
@@ -83,28 +98,30 @@ class AsyncConsumer:
         The server's task awaits this one coroutine; at rest it stands in ``next_event``.
         """
         self.scope = scope
-        self._closing = False  # Set here, since one instance may serve one scope after another.
+        self._fairway_closing = (
+            False  # Set here, since one instance may serve one scope after another.
+        )
         self.base_send = async_to_sync(send) if self._sync else send
-        if self.login_required and not await self._admit(receive, send):
+        if self.login_required and not await self.__admit(receive, send):
             return
         self.channel_layer = get_channel_layer(self.channel_layer_alias)
         if self.channel_layer is not None:
             self.channel_name = await self.channel_layer.new_channel()
         source = open_source(self, receive, send)
-        self._attached = source.attached
+        self.__attached = source.attached
         try:
-            last = await self._handle_events(source)
+            last = await self.__handle_events(source)
         except StopConsumer:
-            await self._leave_groups()
+            await self.__leave_groups()
         except (Exception, asyncio.CancelledError) as error:
-            await self._fail(error, source)
+            await self.__fail(error, source)
             raise
         else:
-            await self._end(last)
+            await self.__end(last)
         finally:
             source.stop()
 
-    async def _handle_events(self, source: Source) -> Message:
+    async def __handle_events(self, source: Source) -> Message:
         """
         Have events handled until the last, which is returned.
 
@@ -120,7 +137,7 @@ class AsyncConsumer:
             else:
                 message = source.unpack(event)
             # What still lies here when the consumer closed the socket itself has no answer.
-            if message is None or self._closing:
+            if message is None or self._fairway_closing:
                 continue
             try:
                 await self.dispatch(message)
@@ -167,7 +184,9 @@ class AsyncConsumer:
         Raises:
             InvalidChannelLayerError: The channel layer has no groups.
         """
-        await self._join(group)
+        await self.__call_layer("group_add", group)
+        if not self.__attached:
+            self.__joined = {*(self.__joined or ()), group}
 
     async def group_discard(self, group: str) -> None:
         """
@@ -176,15 +195,9 @@ class AsyncConsumer:
         Raises:
             InvalidChannelLayerError: The channel layer has no groups.
         """
-        await self._part(group)
-
-    @property
-    def url_kwargs(self) -> dict[str, Any]:
-        """
-        The named parts of the route that led here, converted.
-        """
-        kwargs: dict[str, Any] = self.scope.get("url_route", {}).get("kwargs", {})
-        return kwargs
+        await self.__call_layer("group_discard", group)
+        if self.__joined:
+            self.__joined.discard(group)
 
     @classmethod
     def as_asgi(cls, **initkwargs: Any) -> Callable[..., Coroutine[Any, Any, Any]]:
@@ -196,7 +209,7 @@ class AsyncConsumer:
         """
         return application_of(cls, initkwargs)
 
-    async def _admit(self, receive: Receive, send: Send) -> bool:
+    async def __admit(self, receive: Receive, send: Send) -> bool:
         """
         Refuse a WebSocket without a user who is logged in.
 
@@ -216,11 +229,11 @@ class AsyncConsumer:
             await send({"type": "websocket.close", "code": codes.UNAUTHENTICATED})
         return False
 
-    async def _end(self, last: Message) -> None:
+    async def __end(self, last: Message) -> None:
         """
         Have the last event handled, outside of all groups.
         """
-        await self._leave_groups()
+        await self.__leave_groups()
         try:
             await self.dispatch(last)
         except (ClientDisconnected, StopConsumer):
@@ -234,7 +247,7 @@ class AsyncConsumer:
             if cleanup_due():
                 await aclose_old_connections()
 
-    async def _fail(self, error: BaseException, source: Source) -> None:
+    async def __fail(self, error: BaseException, source: Source) -> None:
         """
         Let ``disconnect()`` run after an exception as after everything else.
 
@@ -244,36 +257,20 @@ class AsyncConsumer:
         code = codes.INTERNAL_ERROR
         if isinstance(error, asyncio.CancelledError):
             if not source.tolerant:
-                self._detach()
+                self.__detach()
                 return
             code = codes.ABNORMAL
         elif isinstance(error, ClientFault):
             code = error.code
         if self.scope["type"] != "websocket":
-            await self._leave_groups()
+            await self.__leave_groups()
             return
         try:
-            await self._end({"type": "websocket.disconnect", "code": code, "reason": ""})
+            await self.__end({"type": "websocket.disconnect", "code": code, "reason": ""})
         except Exception:
             logger.exception("%s failed at its end", type(self).__qualname__)
 
-    async def _join(self, group: str) -> None:
-        """
-        See ``group_add``.
-        """
-        await self._call_layer("group_add", group)
-        if not self._attached:
-            self._joined = {*(self._joined or ()), group}
-
-    async def _part(self, group: str) -> None:
-        """
-        See ``group_discard``.
-        """
-        await self._call_layer("group_discard", group)
-        if self._joined:
-            self._joined.discard(group)
-
-    async def _call_layer(self, name: str, group: str) -> None:
+    async def __call_layer(self, name: str, group: str) -> None:
         """
         Call a method of the channel layer with a group and this consumer's channel.
         """
@@ -290,19 +287,20 @@ class AsyncConsumer:
                 f"BACKEND doesn't support groups (channel layer {self.channel_layer_alias!r})"
             ) from error
 
-    async def _leave_groups(self) -> None:
+    async def __leave_groups(self) -> None:
         """
         Leave every group, whoever added this consumer's channel to it.
         """
-        joined, self._joined = self._joined, None
-        for group in joined or ():
-            try:
-                await self._call_layer("group_discard", group)
-            except Exception:
-                logger.exception("%s could not leave a group", type(self).__qualname__)
-        self._detach()
+        if self.__joined:
+            joined, self.__joined = self.__joined, None
+            for group in joined:
+                try:
+                    await self.__call_layer("group_discard", group)
+                except Exception:
+                    logger.exception("%s could not leave a group", type(self).__qualname__)
+        self.__detach()
 
-    def _detach(self) -> None:
+    def __detach(self) -> None:
         """
         Have Fairway's channel layer forget this consumer's channel, in all groups.
         """
@@ -310,7 +308,7 @@ class AsyncConsumer:
         if detach is not None:
             detach(self.channel_name)
 
-    async def _relay(self, message: Message) -> None:
+    async def _fairway_relay(self, message: Message) -> None:
         """
         Pass a group message that is an ASGI send event on to the socket.
         """
@@ -350,7 +348,7 @@ class SyncConsumer(AsyncConsumer):
         Raises:
             InvalidChannelLayerError: The channel layer has no groups.
         """
-        async_to_sync(self._join)(group)
+        async_to_sync(AsyncConsumer.group_add)(self, group)
 
     def group_discard(self, group: str) -> None:  # type: ignore[override] # the twin that waits
         """
@@ -359,9 +357,9 @@ class SyncConsumer(AsyncConsumer):
         Raises:
             InvalidChannelLayerError: The channel layer has no groups.
         """
-        async_to_sync(self._part)(group)
+        async_to_sync(AsyncConsumer.group_discard)(self, group)
 
-    def _relay(self, message: Message) -> None:  # type: ignore[override] # the twin that waits
+    def _fairway_relay(self, message: Message) -> None:  # type: ignore[override] # the twin that waits
         """
         Pass a group message that is an ASGI send event on to the socket.
         """

@@ -22,7 +22,7 @@ __all__ = ["find_handler", "get_handler_name", "overrides", "report"]
 
 logger = logging.getLogger("fairway.consumers")
 
-RELAY = "_relay"
+RELAY = "_fairway_relay"
 """
 The method of a consumer that passes a message on to its socket.
 """
@@ -87,7 +87,7 @@ def find_handler(consumer: Any, message: Mapping[str, Any]) -> Callable[[Any], A
         NoHandler: There is none.
     """
     try:
-        names = consumer._handler_names  # noqa: SLF001 - kept for this module
+        names = consumer._fairway_handler_names  # noqa: SLF001 - kept for this module
         handler: Callable[[Any], Any] = getattr(consumer, names[message["type"]])
     except (AttributeError, KeyError, TypeError):
         return _search_handler(consumer, message)
@@ -108,7 +108,7 @@ def _search_handler(consumer: Any, message: Mapping[str, Any]) -> Callable[[Any]
         handler = getattr(consumer, RELAY)
     # Only what the class itself has is remembered: that much is finite.
     if hasattr(cls, name):
-        cls._handler_names[kind] = name
+        cls._fairway_handler_names[kind] = name
     found: Callable[[Any], Any] = handler
     return found
 

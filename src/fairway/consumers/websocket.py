@@ -55,7 +55,7 @@ class AsyncWebsocketConsumer(AsyncConsumer):
         Handle the handshake: join the groups, then ``connect()``.
         """
         for group in self.groups or ():
-            await self._join(group)
+            await AsyncConsumer.group_add(self, group)
         try:
             await self.connect()
         except AcceptConnection:
@@ -126,7 +126,7 @@ class AsyncWebsocketConsumer(AsyncConsumer):
             reason: At most 123 bytes for the peer.
         """
         await self.base_send(_close(code, reason))
-        self._closing = True
+        self._fairway_closing = True
 
     async def websocket_disconnect(self, message: Message) -> None:
         """
@@ -143,7 +143,7 @@ class AsyncWebsocketConsumer(AsyncConsumer):
             code: The close code; 1006 for none, 1011 after an exception in a handler.
         """
 
-    async def _relay(self, message: Message) -> None:
+    async def _fairway_relay(self, message: Message) -> None:
         """
         Pass a group message that is an ASGI send event on, by this class's own methods.
         """
@@ -210,14 +210,14 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
         """
         return json.dumps(content)
 
-    async def _relay(self, message: Message) -> None:
+    async def _fairway_relay(self, message: Message) -> None:
         """
         As for every WebSocket, but a value is encoded by this class's own ``encode_json``.
         """
         if JSON_MARK in message:
             await self.send_json(json.loads(message["text"]))
         else:
-            await super()._relay(message)
+            await super()._fairway_relay(message)
 
 
 class WebsocketConsumer(SyncConsumer):
@@ -310,7 +310,7 @@ class WebsocketConsumer(SyncConsumer):
             reason: At most 123 bytes for the peer.
         """
         self.base_send(_close(code, reason))
-        self._closing = True
+        self._fairway_closing = True
 
     def websocket_disconnect(self, message: Message) -> None:
         """
@@ -327,7 +327,7 @@ class WebsocketConsumer(SyncConsumer):
             code: The close code; 1006 for none, 1011 after an exception in a handler.
         """
 
-    def _relay(self, message: Message) -> None:  # type: ignore[override] # the twin that waits
+    def _fairway_relay(self, message: Message) -> None:  # type: ignore[override] # the twin that waits
         """
         Pass a group message that is an ASGI send event on, by this class's own methods.
         """
@@ -394,14 +394,14 @@ class JsonWebsocketConsumer(WebsocketConsumer):
         """
         return json.dumps(content)
 
-    def _relay(self, message: Message) -> None:  # type: ignore[override] # the twin that waits
+    def _fairway_relay(self, message: Message) -> None:  # type: ignore[override] # the twin that waits
         """
         As for every WebSocket, but a value is encoded by this class's own ``encode_json``.
         """
         if JSON_MARK in message:
             self.send_json(json.loads(message["text"]))
         else:
-            super()._relay(message)
+            super()._fairway_relay(message)
 
 
 NOT_TEXT = "expected a text message with JSON, got a binary or an empty one"

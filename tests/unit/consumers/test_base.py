@@ -16,7 +16,9 @@ from asgiref.sync import async_to_sync
 from fairway import db, metrics
 from fairway.consumers import (
     AsyncConsumer,
+    AsyncJsonWebsocketConsumer,
     AsyncWebsocketConsumer,
+    JsonWebsocketConsumer,
     SyncConsumer,
     WebsocketConsumer,
     handlers,
@@ -707,7 +709,19 @@ async def test_url_kwargs(
     server = FakeServer(**scope)
     await server.start(writer)
     assert writer.url_kwargs == kwargs
+    writer.url_kwargs = {"mine": "now"}
+    assert writer.url_kwargs == {"mine": "now"}
     await server.end()
+
+
+@pytest.mark.parametrize("base", [AsyncJsonWebsocketConsumer, JsonWebsocketConsumer])
+def test_private_names_are_left_to_projects(base: type[AsyncConsumer]) -> None:
+    """
+    A project's subclass may call its own attributes what it likes, private ones too.
+    """
+    private = {name for name in dir(base) if name.startswith("_") and not name.startswith("__")}
+    prefixes = ("_fairway_", "_AsyncConsumer__")
+    assert {name for name in private if not name.startswith(prefixes)} == {"_sync"}
 
 
 async def test_base_attributes(diary: Diary, layer: NotingLayer) -> None:

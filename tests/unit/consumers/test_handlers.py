@@ -163,7 +163,7 @@ def test_send_types_go_to_the_socket(kind: str) -> None:
         websocket_close = websocket_send
 
     relaying, handling = Chat(), Handles()
-    assert find_handler(relaying, {"type": kind}) == relaying._relay
+    assert find_handler(relaying, {"type": kind}) == relaying._fairway_relay
     assert find_handler(handling, {"type": kind}) == getattr(handling, kind.replace(".", "_"))
 
 
@@ -192,11 +192,11 @@ def test_remembers_only_what_classes_have() -> None:
     Types without a handler leave nothing behind, however many come.
     """
     consumer = Chat()
-    before = len(Chat._handler_names)
+    before = len(Chat._fairway_handler_names)
     for number in range(100):
         with pytest.raises(NoHandler):
             find_handler(consumer, {"type": f"made.up.{number}"})
-    assert len(Chat._handler_names) == before
+    assert len(Chat._fairway_handler_names) == before
 
 
 def test_overrides_counts_projects_only() -> None:
