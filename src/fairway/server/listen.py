@@ -8,6 +8,7 @@ application is loaded, and said in one line.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import ssl
@@ -69,13 +70,20 @@ def tls_context(options: ServerOptions) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(options.certfile, options.keyfile)
-    except ssl.SSLError as error:
+        context.load_cert_chain(options.certfile, options.keyfile, _no_password)
+    except OSError as error:
         raise ConfigurationError(
             f"--certfile {options.certfile}: not a certificate with its private key in PEM form "
-            f"({error.reason or error})"
+            f"({getattr(error, 'reason', None) or _words(error)})"
         ) from None
     return context
+
+
+def _no_password() -> str:
+    """
+    Refuse to ask for a password, which OpenSSL would do on the terminal.
+    """
+    raise ConfigurationError("--keyfile: the key is encrypted; store it without a password")
 
 
 def _tcp(host: str, port: int) -> socket.socket:
@@ -109,7 +117,7 @@ def _bind_failure(host: str, port: int, error: OSError) -> str:
     """
     if isinstance(error, PermissionError):
         return f"port {port}: ports below 1024 need privileges; choose another with --port"
-    if error.errno == 98 or "in use" in str(error):
+    if error.errno == errno.EADDRINUSE:
         holder = _holder(port)
         return (
             f"port {port} on {host} is in use{f' by {holder}' if holder else ''}; "
@@ -169,6 +177,8 @@ def _answers(path: str) -> bool:
     Whether somebody listens on a Unix socket.
     """
     with socket.socket(socket.AF_UNIX) as probe:
+        # One that is busy would keep us waiting: it gives EAGAIN instead.
+        probe.setblocking(False)
         try:
             probe.connect(path)
         except ConnectionRefusedError:
