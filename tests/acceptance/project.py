@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 CONSUMERS = """
@@ -107,10 +108,8 @@ class Command:
         """
         End it whatever it does, with all that it started.
         """
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         await self.ended()
 
 
@@ -122,8 +121,9 @@ class Project:
         folder: Where ``manage.py`` is.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: str = "site_.settings") -> None:
         self.folder = folder
+        self.settings_module = settings
         self.commands: list[Command] = []
 
     async def create(self) -> None:
@@ -160,7 +160,11 @@ class Project:
             sys.executable,
             *arguments,
             cwd=self.folder,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "DJANGO_SETTINGS_MODULE": "site_.settings"},
+            env={
+                **os.environ,
+                "PYTHONUNBUFFERED": "1",
+                "DJANGO_SETTINGS_MODULE": self.settings_module,
+            },
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -249,13 +249,12 @@ class TestRunserver:
         address = await command.ready()
         async with connect(f"ws://{address}/ws/chat/lobby/") as ada:
             consumers = project.folder / "chat" / "consumers.py"
-            with pytest.raises(ConnectionClosed):
-                # The reloader may not have looked at the file yet, so change it until it has.
-                while True:
-                    consumers.write_text(f"{consumers.read_text()}\n# changed\n")
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(1):
-                            await ada.recv()
+            # The reloader may not have looked at the file yet, so change it until it has.
+            while ada.close_code is None:
+                consumers.write_text(f"{consumers.read_text()}\n# changed\n")
+                with suppress(ConnectionClosed, TimeoutError):
+                    async with asyncio.timeout(1):
+                        await ada.recv()
             assert ada.close_code == 1012
         await chat(await command.ready())
 

@@ -127,5 +127,5 @@ def _stop_before_exit(server: Server) -> None:
         stop()
         trigger(filename)
 
-    autoreload.trigger_reload = stop_and_trigger  # type: ignore[assignment] # same signature
+    autoreload.trigger_reload = stop_and_trigger
     atexit.register(stop)

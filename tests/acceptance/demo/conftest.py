@@ -1,0 +1,93 @@
+"""
+The demo as a stranger has it: its real server on a free port, and Chromium in front of it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+
+from tests.acceptance.project import Project
+
+DEMO = Path(__file__).parents[3] / "examples" / "demo"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+
+OpenTab: TypeAlias = Callable[..., Awaitable[Page]]
+
+
+@pytest.fixture
+async def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Project]:
+    """
+    The demo with a database of its own, prepared as scripts/demo does it.
+    """
+    monkeypatch.setenv("DEMO_DATA_DIR", str(tmp_path))
+    project = Project(DEMO, "demo.settings")
+    try:
+        for command in ("migrate", "makeusers"):
+            assert (await (await project.manage(command)).ended())[0] == 0
+        yield project
+    finally:
+        await project.close()
+
+
+@pytest.fixture
+async def address(demo: Project) -> str:
+    """
+    Where the demo serves.
+    """
+    return await (await demo.manage("serve", "--port", "0")).ready()
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """
+    The system's Chromium, without a window and with an empty profile.
+    """
+    chromium = shutil.which("chromium")
+    assert chromium, "chromium is missing; scripts/bootstrap installs it"
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def open_tab(browser: Browser, address: str) -> OpenTab:
+    """
+    Opens a page of the demo and waits until its socket is connected.
+    """
+
+    async def open_tab(path: str, context: BrowserContext | None = None) -> Page:
+        page = await (context or browser).new_page()
+        await page.goto(f"http://{address}{path}")
+        await connected(page)
+        return page
+
+    return open_tab
+
+
+async def connected(page: Page) -> None:
+    """
+    Wait until a page says that its socket is connected.
+    """
+    await page.wait_for_function("document.getElementById('status').textContent === 'connected'")
+
+
+async def log_in(browser: Browser, address: str, name: str) -> BrowserContext:
+    """
+    Log one of the demo's users in, in a context of their own.
+    """
+    context = await browser.new_context()
+    page = await context.new_page()
+    await page.goto(f"http://{address}/login/")
+    await page.get_by_label("Name").fill(name)
+    await page.get_by_label("Password").fill(name)
+    await page.get_by_role("button", name="Log in").click()
+    await page.wait_for_url("**/rooms/")
+    await page.close()
+    return context
