@@ -170,7 +170,7 @@ class TestServe:
             (["--keyfile", "k.pem"], "--keyfile needs --certfile"),
             (["--certfile", "c.pem"], "no such file, or not readable"),
             (["site_.agsi:application"], "did you mean 'site_.asgi'?"),
-            (["site_.asgi:aplication"], "did you mean 'application'?"),
+            (["site_.asgi:applications"], "did you mean 'application'?"),
             (["site_.asgi:os"], "expected an ASGI application, got module"),
         ],
     )
