@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from http.cookies import SimpleCookie
 from importlib import import_module
 from typing import Any, ClassVar
@@ -52,8 +53,16 @@ def open_session(cookies: Mapping[str, str]) -> SessionBase:
     """
     Make the session that the cookies name, unread; a new one if they name none.
     """
-    store: type[SessionBase] = import_module(settings.SESSION_ENGINE).SessionStore
-    return store(cookies.get(settings.SESSION_COOKIE_NAME))
+    return _session_store(settings.SESSION_ENGINE)(cookies.get(settings.SESSION_COOKIE_NAME))
+
+
+@lru_cache(maxsize=8)
+def _session_store(engine: str) -> type[SessionBase]:
+    """
+    Find the class of a session engine; looking for it costs more than making a session.
+    """
+    store: type[SessionBase] = import_module(engine).SessionStore
+    return store
 
 
 class CookieMiddleware:
