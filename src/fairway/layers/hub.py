@@ -205,26 +205,20 @@ class Hub:
 
         A cancelled call loses nothing.
         """
+        if self.owner.loop is None:
+            await self.run(_nothing)
         while True:
             try:
                 if "!" in channel:
                     envelope = await self._roster.mailboxes.get(channel)
                 else:
-                    envelope = unpack(await self._pop(channel), monotonic())
+                    envelope = unpack(await self._broker.pop(channel), monotonic())
                 envelope.verify()
             except ValueError as error:
                 metrics.drops.add("malformed")
                 logger.warning("a message on %r was dropped: %s", channel, error)
             else:
                 return envelope
-
-    async def _pop(self, queue: str) -> bytes:
-        """
-        Wait for the next payload of a queue, with a broker that has begun.
-        """
-        if not self._broker.connected and self.owner.loop is None:
-            await self.run(_nothing)
-        return await self._broker.pop(queue)
 
     def _begin(self, function: Callable[..., Any], *args: Any) -> Any:
         """

@@ -17,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
@@ -99,6 +100,13 @@ class Owner:
         self.loop: asyncio.AbstractEventLoop | None = None
         self._begin_anew()
         _owners.add(self)
+
+    @property
+    def lives(self) -> bool:
+        """
+        Whether the hub is on some loop, or on its way to one.
+        """
+        return self.loop is not None or self._moving is not None
 
     def here(self) -> bool:
         """
@@ -209,20 +217,20 @@ class Owner:
         loop = self.loop
         if loop is None:
             return
-        coroutine = self.retire()
-        try:
-            asyncio.run_coroutine_threadsafe(coroutine, loop)
-        except RuntimeError:
-            coroutine.close()
+        with suppress(RuntimeError):
+            _start_on(loop, self.retire)
 
     def finish(self, until: float) -> int:
         """
         Wait at the end of the process for what was entered; count what did not make it.
         """
         loop = self.loop or self._destination
-        if loop is not None and loop.is_running() and not self.here():
-            self._await_blocking(self.enter(self._part), until)
-        return len(self._calls) + sum(not task.done() for task in self._tasks)
+        if loop is None or not loop.is_running() or self.here():
+            return len(self._calls)
+        parting = self.enter(self._part)
+        self._await_blocking(parting, until)
+        unfinished = sum(not task.done() for task in self._tasks)
+        return len(self._calls) + unfinished - (not parting.done())
 
     def forked(self) -> None:
         """
@@ -279,14 +287,10 @@ class Owner:
         """
         Settle on the server's loop, or on that of ``fairway-io``. The move has begun.
         """
-        coroutine = None
         try:
             loop = self._destination = _home()
-            coroutine = self._settle(loop)
-            asyncio.run_coroutine_threadsafe(coroutine, loop)
+            _start_on(loop, self._settle, loop)
         except Exception as error:  # noqa: BLE001 - whatever it was, nobody may wait for ever
-            if coroutine is not None:
-                coroutine.close()
             self._end_move(None)
             self._fail(ChannelLayerUnavailable(f"no event loop to send from: {error}"))
 
@@ -297,11 +301,13 @@ class Owner:
         while True:
             with self._lock:
                 moving = self._moving
-                if moving is None:
-                    self._moving = Future()
+                if moving is None or self._stranded():
+                    self._moving = moving or Future()
+                    self._destination = None
                     previous, self.loop = self.loop, None
                     return previous
-            await asyncio.wrap_future(moving)
+            # Looked at again now and then: the loop it moves to may end without a word, too.
+            await asyncio.wait([asyncio.wrap_future(moving)], timeout=PARTING_SECONDS)
 
     def _end_move(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """
@@ -337,14 +343,11 @@ class Owner:
         """
         End on another loop, which may have ended itself.
         """
-        coroutine = self._part()
         try:
-            future = asyncio.run_coroutine_threadsafe(coroutine, loop)
-        except RuntimeError:
-            coroutine.close()
-            return
-        try:
-            await asyncio.wait_for(asyncio.wrap_future(future), PARTING_SECONDS)
+            parted = asyncio.wrap_future(_start_on(loop, self._part))
+            await asyncio.wait_for(parted, PARTING_SECONDS)
+        except (RuntimeError, ChannelLayerUnavailable):
+            return  # It has ended, and what was on it with it.
         except TimeoutError:
             logger.warning("the loop that owned a channel layer stands still; taken over from it")
 
@@ -434,14 +437,38 @@ async def _follow(awaitable: Awaitable[Any], future: Future[Any] | None) -> None
             future.set_result(result)
 
 
+def _start_on(
+    loop: asyncio.AbstractEventLoop, function: Callable[..., Awaitable[Any]], *args: Any
+) -> Future[Any]:
+    """
+    Have a coroutine function run in a task of another loop, or this one.
+
+    The coroutine is made there, so that a loop which ends before leaves none behind.
+
+    Raises:
+        RuntimeError: The loop has ended.
+    """
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()  # Nobody can call it off any more.
+
+    def start() -> None:
+        task = loop.create_task(_follow(function(*args), future))
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+
+    loop.call_soon_threadsafe(start)
+    return future
+
+
 async def bind(loop: asyncio.AbstractEventLoop) -> None:
     """
-    Give every hub of this process to a server's loop, which is the running one.
+    Give the hubs of this process to a server's loop, which is the running one.
+
+    Those that live nowhere yet, and those to come, begin there at their first call.
     """
     if loop not in _servers:
         _servers.append(loop)
-    for owner in list(_owners):
-        await owner.move_to(loop)
+    await asyncio.gather(*(owner.move_to(loop) for owner in list(_owners) if owner.lives))
 
 
 async def release(loop: asyncio.AbstractEventLoop) -> None:
@@ -450,8 +477,7 @@ async def release(loop: asyncio.AbstractEventLoop) -> None:
     """
     if loop in _servers:
         _servers.remove(loop)
-    for owner in list(_owners):
-        await owner.move_away(loop)
+    await asyncio.gather(*(owner.move_away(loop) for owner in list(_owners)))
 
 
 def _home() -> asyncio.AbstractEventLoop:
@@ -487,6 +513,7 @@ def _at_exit() -> None:
 
 _owners: WeakSet[Owner] = WeakSet()
 _servers: list[asyncio.AbstractEventLoop] = []
+_tasks: set[asyncio.Task[None]] = set()
 _io = IOThread()
 
 if hasattr(os, "register_at_fork"):

@@ -157,8 +157,14 @@ def get_channel_layer(alias: str = DEFAULT_CHANNEL_LAYER) -> Any:
 async def bind(loop: asyncio.AbstractEventLoop) -> None:
     """
     Give the hubs of all layers, made already or later, to a server's loop: the running one.
+
+    Raises:
+        ConfigurationError: The broker of a layer made already can never work as configured.
     """
     await owner.bind(loop)
+    for layer in list(channel_layers.backends.values()):
+        if isinstance(layer, ChannelLayer):
+            await layer.hub.owner.move_to(loop)
 
 
 async def release(loop: asyncio.AbstractEventLoop) -> None:

@@ -194,6 +194,8 @@ class Roster:
         if len(group):
             return False
         del self.groups[name]
+        if group.confirmed is not None:
+            group.confirmed.cancel()
         return True
 
     def _leave_all(self, member: Member) -> list[str]:

@@ -195,7 +195,8 @@ async def test_an_unused_hub_is_on_no_loop_after_the_server() -> None:
     """Nothing is started for a hub that nobody waits for."""
     owner = Owner(Resident())
     async with bound():
-        pass
+        assert owner.loop is None
+        await result(owner.enter(int))
     assert owner.loop is None
 
 
@@ -228,6 +229,7 @@ async def test_calls_during_a_move_wait_for_the_new_loop() -> None:
 async def test_the_newest_of_several_servers_owns_the_hubs() -> None:
     """When it ends, the one before it does."""
     owner = Owner(Resident())
+    await result(owner.enter(int))
     async with bound() as here:
         with LoopThread() as other:
             await other.run(bind(other.loop))
@@ -243,6 +245,7 @@ async def test_a_loop_that_ended_without_a_word_is_replaced(
     """The next call finds out, says so and goes on elsewhere."""
     resident = Resident()
     owner = Owner(resident)
+    await result(owner.enter(int))
     with LoopThread() as other:
         await other.run(bind(other.loop))
         assert owner.loop is other.loop
@@ -255,6 +258,7 @@ async def test_a_loop_that_ended_without_a_word_is_replaced(
 async def test_a_call_stranded_on_an_ended_loop_is_made_with_the_next() -> None:
     """A wake-up that a loop took to its grave is repeated."""
     owner = Owner(Resident())
+    await result(owner.enter(int))
     other = LoopThread()
     with other:
         await other.run(bind(other.loop))
@@ -268,12 +272,36 @@ async def test_a_call_stranded_on_an_ended_loop_is_made_with_the_next() -> None:
     module._servers.remove(other.loop)
 
 
+async def test_a_move_stranded_on_an_ended_loop_is_taken_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server does not wait for a loop that will never begin."""
+    monkeypatch.setattr(module, "PARTING_SECONDS", 0.05)
+    owner = Owner(Resident())
+    other = LoopThread()
+    other.thread.start()
+    other.loop.call_soon_threadsafe(other.loop.stop)
+    other.thread.join()
+    module._servers.append(other.loop)
+    stranded = owner.enter(lambda: 1)
+    taking_over = asyncio.ensure_future(bind(asyncio.get_running_loop()))
+    await asyncio.sleep(0.01)
+    assert not taking_over.done()
+    other.loop.close()
+    await taking_over
+    assert owner.here()
+    assert await result(stranded) == 1
+    module._servers.remove(other.loop)
+    await release(asyncio.get_running_loop())
+
+
 async def test_a_loop_that_stands_still_is_taken_over_from(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A hub waits only so long for its old loop to let it go."""
     monkeypatch.setattr(module, "PARTING_SECONDS", 0.05)
     owner = Owner(Resident())
+    await result(owner.enter(int))
     other = LoopThread()
     with other:
         await other.run(bind(other.loop))
@@ -333,6 +361,7 @@ async def test_what_runs_on_the_old_loop_ends_before_the_move() -> None:
 async def test_a_call_cut_off_by_its_loop_is_unavailable() -> None:
     """Whoever waits for a call on a loop that ends hears of it."""
     owner = Owner(Resident())
+    await result(owner.enter(int))
     with LoopThread() as other:
         await other.run(bind(other.loop))
         future = owner.enter(asyncio.Event().wait)

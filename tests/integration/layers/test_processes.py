@@ -1,0 +1,131 @@
+"""
+Channel layers in processes of their own: forked, ending, without a loop.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+
+def run(script: str) -> subprocess.CompletedProcess[str]:
+    """
+    Run a script in a new interpreter, with the project's settings and a layer in ``layer``.
+    """
+    begin = """
+        import asyncio, logging, os, sys, threading
+        from fairway.layers import get_channel_layer
+        from fairway.layers.codec import Kind
+        layer = get_channel_layer()
+    """
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(begin) + textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONPATH": "."},
+    )
+
+
+def test_a_forked_child_has_a_layer_of_its_own() -> None:
+    """As under a preloading server: parent and child send after the fork, each for itself."""
+    done = run(
+        """
+        async def visit():
+            channel = await layer.new_channel()
+            await layer.group_add("room", channel)
+            await layer.group_send("room", {"type": "hello"})
+            return await layer.receive(channel)
+
+        assert asyncio.run(visit()) == {"type": "hello"}
+        parent = layer.hub.process
+        import warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+        assert asyncio.run(visit()) == {"type": "hello"}
+        if child == 0:
+            assert layer.hub.process != parent
+            assert len(layer.groups["room"]) == 1
+            print("child", flush=True)
+            sys.exit(0)
+        _, status = os.waitpid(child, 0)
+        assert layer.hub.process == parent
+        assert len(layer.groups["room"]) == 2
+        assert asyncio.run(visit()) == {"type": "hello"}
+        print("parent", os.waitstatus_to_exitcode(status))
+        """
+    )
+    assert (done.stdout.split(), done.stderr) == (["child", "parent", "0"], "")
+
+
+def test_a_message_sent_last_thing_leaves_before_the_end() -> None:
+    """As from manage.py shell -c or cron: nobody waits, and yet nothing is lost."""
+    done = run(
+        """
+        from fairway.layers.brokers.local import LocalBroker
+        published = []
+        publish = LocalBroker.publish
+
+        def note(self, subject, payload):
+            published.append(subject)
+            publish(self, subject, payload)
+            if len(published) == 1000:
+                print("all")
+
+        LocalBroker.publish = note
+        for number in range(1000):
+            layer.submit("room", b"x", kind=Kind.TEXT)
+        """
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("all\n", "", 0)
+
+
+def test_what_cannot_leave_before_the_end_is_said() -> None:
+    """The end waits two seconds at most, and one line counts what was lost."""
+    done = run(
+        """
+        from fairway.layers import owner
+        from fairway.layers.brokers.local import LocalBroker
+        owner.PARTING_SECONDS = 0.2
+        LocalBroker.publish = lambda self, subject, payload: asyncio.sleep(60)
+        for number in range(3):
+            layer.submit("room", b"x", kind=Kind.TEXT)
+        """
+    )
+    assert done.returncode == 0
+    assert done.stderr == "3 calls of the channel layer were lost at the end of the process\n"
+
+
+def test_sending_while_the_interpreter_ends_does_not_hang() -> None:
+    """Another atexit handler that sends gets an answer, whichever."""
+    done = run(
+        """
+        import atexit
+        from fairway.exceptions import ChannelLayerUnavailable
+
+        def late():
+            try:
+                layer.submit("room", b"x", kind=Kind.TEXT).result(1)
+            except (ChannelLayerUnavailable, TimeoutError):
+                pass
+            print("answered")
+
+        threading._register_atexit(late)
+        atexit.register(late)
+        """
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("answered\nanswered\n", "", 0)
+
+
+def test_importing_the_package_starts_nothing() -> None:
+    """Neither a thread nor a loop is made before the first message."""
+    done = run(
+        """
+        assert threading.active_count() == 1
+        assert layer.hub.owner.loop is None
+        """
+    )
+    assert (done.stderr, done.returncode) == ("", 0)

@@ -1,0 +1,175 @@
+"""
+Layers by alias, as CHANNEL_LAYERS describes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+import fairway
+from fairway.exceptions import InvalidChannelLayerError
+from fairway.layers import (
+    DEFAULT_CHANNEL_LAYER,
+    BaseChannelLayer,
+    InMemoryChannelLayer,
+    channel_layers,
+    get_channel_layer,
+    registry,
+)
+
+INMEMORY = "channels.layers.InMemoryChannelLayer"
+
+
+class OtherLayer(BaseChannelLayer):
+    """
+    A layer of somebody else's.
+    """
+
+    def __init__(self, hosts: list[str]) -> None:
+        super().__init__()
+        self.hosts = hosts
+
+
+@pytest.fixture(autouse=True)
+def _no_layers_left() -> Iterator[None]:
+    channel_layers.backends = {}
+    yield
+    channel_layers.backends = {}
+
+
+def layers(**configs: Any) -> Any:
+    """
+    Set CHANNEL_LAYERS.
+    """
+    return override_settings(CHANNEL_LAYERS=configs)
+
+
+def test_default_is_always_a_layer() -> None:
+    """Without a setting, and with one for other aliases only, there is one for default."""
+    assert isinstance(get_channel_layer(), InMemoryChannelLayer)
+    assert fairway.get_channel_layer() is get_channel_layer() is channel_layers["default"]
+    assert get_channel_layer("other") is None
+    with layers(other={"BACKEND": INMEMORY}):
+        assert isinstance(get_channel_layer(), InMemoryChannelLayer)
+        assert get_channel_layer("other") is not get_channel_layer()
+        assert "other" in channel_layers
+        assert "third" not in channel_layers
+    with override_settings(CHANNEL_LAYERS=None):
+        assert get_channel_layer() is not None
+    assert DEFAULT_CHANNEL_LAYER == "default"
+
+
+@pytest.mark.parametrize("path", [INMEMORY, "fairway.layers.InMemoryChannelLayer"])
+def test_our_layer_goes_by_two_names(path: str) -> None:
+    """Channels' name for the in-memory layer gives ours, with its CONFIG."""
+    with layers(default={"BACKEND": path, "CONFIG": {"capacity": 7, "expiry": 5}}):
+        layer = get_channel_layer()
+    assert type(layer) is InMemoryChannelLayer
+    assert (layer.capacity, layer.expiry) == (7, 5)
+
+
+def test_a_layer_of_somebody_elses_works_by_its_path() -> None:
+    """Its CONFIG is its own business."""
+    config = {"BACKEND": f"{__name__}.OtherLayer", "CONFIG": {"hosts": ["here"]}}
+    with layers(default=config), override_settings(FAIRWAY={"LAYER_CAPACITY": 3}):
+        layer = get_channel_layer()
+        assert layer.hosts == ["here"]
+
+
+def test_settings_of_all_layers_count_where_a_layer_says_nothing() -> None:
+    """FAIRWAY gives the value, CONFIG wins."""
+    with (
+        layers(default={"BACKEND": INMEMORY}, own={"BACKEND": INMEMORY, "CONFIG": {"capacity": 9}}),
+        override_settings(FAIRWAY={"LAYER_CAPACITY": 3, "LAYER_EXPIRY": 5}),
+    ):
+        assert (get_channel_layer().capacity, get_channel_layer().expiry) == (3, 5)
+        assert (get_channel_layer("own").capacity, get_channel_layer("own").expiry) == (9, 5)
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({}, "No BACKEND specified for default"),
+        (
+            {"BACKEND": "no.such.Layer"},
+            "Cannot import BACKEND 'no.such.Layer' specified for default",
+        ),
+        ({"BACKEND": "fairway.layers.Nothing"}, "Cannot import BACKEND"),
+        ({"BACKEND": INMEMORY, "ROUTING": "x"}, "ROUTING key found for default"),
+        (
+            {"BACKEND": INMEMORY, "CONFIG": {"hosts": []}},
+            "CONFIG of default: unknown option 'hosts'",
+        ),
+        ({"BACKEND": INMEMORY, "CONFIG": {"capacity": 0}}, "CONFIG of default: capacity must be"),
+    ],
+)
+def test_a_configuration_that_describes_no_layer_is_refused(
+    config: dict[str, Any], text: str
+) -> None:
+    """The error names the alias and what is wrong; it is a ValueError, as in Channels."""
+    with layers(default=config), pytest.raises(InvalidChannelLayerError, match=text) as caught:
+        get_channel_layer()
+    assert isinstance(caught.value, ValueError)
+
+
+def test_test_config_makes_a_layer_for_tests() -> None:
+    """Without one that is an error."""
+    with layers(default={"BACKEND": INMEMORY, "TEST_CONFIG": {"expiry": 100500}}):
+        assert channel_layers.make_test_backend("default").expiry == 100500
+    with (
+        layers(default={"BACKEND": INMEMORY}),
+        pytest.raises(InvalidChannelLayerError, match="No TEST_CONFIG specified for default"),
+    ):
+        channel_layers.make_test_backend("default")
+
+
+@pytest.mark.parametrize("name", ["CHANNEL_LAYERS", "FAIRWAY"])
+def test_layers_are_made_anew_when_their_settings_change(name: str) -> None:
+    """override_settings gives new layers inside and outside."""
+    outside = get_channel_layer()
+    with override_settings(**{name: {}}):
+        assert channel_layers.backends == {}
+        inside = get_channel_layer()
+        assert inside is not outside
+    assert channel_layers.backends == {}
+    assert get_channel_layer() is not inside
+
+
+async def test_a_layer_of_former_settings_lets_its_broker_go() -> None:
+    """What is no longer configured ends its connection, and still works if somebody kept it."""
+    layer = get_channel_layer()
+    await layer.group_send("room", {"type": "x"})
+    assert layer.broker.connected
+    with override_settings(CHANNEL_LAYERS={}):
+        channel = await layer.new_channel()
+        await layer.group_add("room", channel)
+        await layer.group_send("room", {"type": "x"})
+        assert await layer.receive(channel) == {"type": "x"}
+
+
+def test_a_test_may_put_its_own_layer_in_place() -> None:
+    """set() gives the layer it replaces, and None begins anew."""
+    mine = InMemoryChannelLayer()
+    assert channel_layers.set("default", mine) is None
+    assert get_channel_layer() is mine
+    assert channel_layers.set("default", None) is mine
+    assert get_channel_layer() is not mine
+
+
+async def test_a_server_gets_the_hubs_of_all_layers() -> None:
+    """Those that exist move to its loop, those made later begin there."""
+    loop = asyncio.get_running_loop()
+    with layers(late={"BACKEND": INMEMORY}):
+        early = get_channel_layer()
+        await registry.bind(loop)
+        assert early.hub.owner.loop is loop
+        late = get_channel_layer("late")
+        await late.group_send("room", {"type": "x"})
+        assert late.hub.owner.loop is loop
+        await registry.release(loop)
+        assert early.hub.owner.loop is late.hub.owner.loop is None
