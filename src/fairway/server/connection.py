@@ -360,7 +360,7 @@ class Connection(asyncio.Protocol):
         self._held = b""
         self._decoder = None
         self._release_room()
-        self.deadline = inf
+        self._expect_nothing()
         self._lost = True
         exchange = self.exchange
         if exchange is not None:
@@ -384,7 +384,7 @@ class Connection(asyncio.Protocol):
             self.worker.check_empty()
         if exchange is self.exchange and (self._lost or not self.answering):
             if self._lost:
-                self.deadline = inf
+                self._expect_nothing()
             self._forget()
 
     def _forget(self) -> None:
@@ -489,6 +489,13 @@ class Connection(asyncio.Protocol):
         self._stalled_bytes = self.transport.get_write_buffer_size()
         self.deadline = self.worker.loop.time() + self.worker.options.close_timeout
         self.worker.timers.watch(self)
+
+    def _expect_nothing(self) -> None:
+        """
+        Have no deadline any more, and be held by no timer.
+        """
+        self.deadline = inf
+        self.worker.timers.forget(self)
 
     def _expect_head(self) -> None:
         """

@@ -47,7 +47,7 @@ class TimingWheel:
     def __init__(self, loop: asyncio.AbstractEventLoop, resolution: float = 0.05) -> None:
         self.loop = loop
         self._resolution = resolution
-        self._slots: dict[int, list[Watched]] = {}
+        self._slots: dict[int, set[Watched]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._next = 0
 
@@ -55,24 +55,34 @@ class TimingWheel:
         """
         Visit it at its deadline.
 
-        Needed for a first deadline and for one that moved earlier; calling it for one
-        that moved later is harmless. An object is expected in one slot only: entries it
-        left behind in others are passed over.
+        Needed for a first deadline and for one that moved earlier. One that moved later costs
+        nothing: the object is visited where it is expected, and expected anew from there.
         """
         if watched.deadline == inf:
-            watched.slot = 0
+            self.forget(watched)
             return
         slot = int(watched.deadline / self._resolution) + 1
-        if slot == watched.slot:
-            return
+        if watched.slot:
+            if slot >= watched.slot:
+                return
+            self.forget(watched)
         watched.slot = slot
         entries = self._slots.get(slot)
-        if entries is None:
-            self._slots[slot] = [watched]
-            if self._timer is None or slot < self._next:
-                self._schedule(slot)
-        else:
-            entries.append(watched)
+        if entries is not None:
+            entries.add(watched)
+            return
+        self._slots[slot] = {watched}
+        if self._timer is None or slot < self._next:
+            self._schedule(slot)
+
+    def forget(self, watched: Watched) -> None:
+        """
+        Expect it no more, so that nothing keeps it alive here.
+        """
+        entries = self._slots.get(watched.slot)
+        if entries is not None:
+            entries.discard(watched)
+        watched.slot = 0
 
     def close(self) -> None:
         """

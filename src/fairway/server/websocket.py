@@ -188,7 +188,6 @@ class WebSocketExchange(Exchange):
         if self.outbox.state is OutboxState.OPEN:
             code = close.code if codes.is_sendable(close.code) else codes.NO_STATUS
             self.outbox.finish(code, "")
-            self._await_close()
         self._gone(close.code, close.reason)
         self._finish_when_flushed(self.connection.transport.close)
 
@@ -378,7 +377,11 @@ class WebSocketExchange(Exchange):
         """
         Let go of the transport once the close frame has been handed to it.
         """
-        if self.outbox.flush():
+        flushed = self.outbox.flush()
+        if not self.outbox.writable and self._close_by == inf:
+            # The transport closes when the peer has read everything, for which it has its time.
+            self._await_close()
+        if flushed:
             self._finish = None
             finish()
         else:
