@@ -40,11 +40,11 @@ What the ``FAIRWAY`` keys of ``LayerOptions`` begin with: both areas know a ``me
 
 FAMILIAR_VARIABLES = {
     "ASGI_THREADS": "threads",
-    "HOST": "host",
     "PORT": "port",
 }
 """
-Variables that hosts and people set for any server, and the option each one means.
+Variables that are set for any server, and the option each one means. (``HOST`` is not among
+them: some shells and package managers keep the machine's name or kind in it.)
 """
 
 OTHER_KEYS = frozenset({"URLCONF"})
@@ -86,14 +86,9 @@ def resolve_server_options(
     return _resolve(ServerOptions, "", flags or {})
 
 
-def resolve_layer_options(
-    config: Mapping[str, Any] | None = None,
-) -> tuple[LayerOptions, dict[str, Source]]:
+def resolve_layer_options() -> tuple[LayerOptions, dict[str, Source]]:
     """
-    Fill the options of one channel layer.
-
-    Args:
-        config: ``CONFIG`` of the layer in ``CHANNEL_LAYERS``, which wins over ``FAIRWAY``.
+    Fill the options of channel layers, as far as no layer's own ``CONFIG`` says otherwise.
 
     Returns:
         The options, and for each field where its value came from.
@@ -101,12 +96,7 @@ def resolve_layer_options(
     Raises:
         ConfigurationError: A value has the wrong type or is out of bounds.
     """
-    own = {
-        f"{LAYER_PREFIX}{spec.name.upper()}": config[spec.name]
-        for spec in fields(LayerOptions)
-        if config and spec.name in config
-    }
-    return _resolve(LayerOptions, LAYER_PREFIX, {}, own)
+    return _resolve(LayerOptions, LAYER_PREFIX, {})
 
 
 def layer_settings() -> dict[str, Any]:
@@ -125,9 +115,9 @@ def unknown_settings() -> list[UnknownSetting]:
     Find the keys of the ``FAIRWAY`` dict that mean nothing, each with the nearest that does.
     """
     known = sorted({*OTHER_KEYS, *_keys(ServerOptions, ""), *_keys(LayerOptions, LAYER_PREFIX)})
-    unknown = [key for key in _fairway() if key not in known]
+    unknown = [str(key) for key in _fairway() if key not in known]
     return [
-        UnknownSetting(key, next(iter(difflib.get_close_matches(str(key).upper(), known, 1)), None))
+        UnknownSetting(key, next(iter(difflib.get_close_matches(key.upper(), known, 1)), None))
         for key in unknown
     ]
 
@@ -142,15 +132,12 @@ def django_setting(name: str, default: Any) -> Any:
 
 
 def _resolve(
-    area: type[Options],
-    prefix: str,
-    flags: Mapping[str, Any],
-    own: Mapping[str, Any] | None = None,
+    area: type[Options], prefix: str, flags: Mapping[str, Any]
 ) -> tuple[Options, dict[str, Source]]:
     """
     Fill one area's dataclass, field by field.
     """
-    configured = {**_fairway(), **(own or {})}
+    configured = _fairway()
     hints = get_type_hints(area)
     values: dict[str, Any] = {}
     sources: dict[str, Source] = {spec.name: "default" for spec in fields(area)}
