@@ -35,6 +35,7 @@ _RESERVED: Final = frozenset(
         b"upgrade",
     }
 )
+_SWITCH: Final = b"upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: "
 
 
 class Upgrade(NamedTuple):
@@ -121,14 +122,9 @@ def accept_head(
                 f"header {name!r} belongs to the handshake itself; "
                 "a subprotocol goes into the message's subprotocol"
             )
-    fixed = [
-        (b"upgrade", b"websocket"),
-        (b"connection", b"Upgrade"),
-        (b"sec-websocket-accept", upgrade.accept),
-    ]
     if subprotocol is not None:
-        fixed.append((b"sec-websocket-protocol", _encode_subprotocol(subprotocol)))
-    return encode_head(101, fixed + extra)
+        extra.insert(0, (b"sec-websocket-protocol", _encode_subprotocol(subprotocol)))
+    return encode_head(101, extra, b"%b%b\r\n" % (_SWITCH, upgrade.accept))
 
 
 def _encode_subprotocol(name: str) -> bytes:

@@ -262,7 +262,9 @@ def _read_connection(request: Request, connection: bytes, upgrade: bytes | None)
         request.keep_alive = True
     if upgrade is not None and b"upgrade" in tokens and request.version == "1.1":
         request.upgrade = (
-            request.method == "GET" and request.complete and b"websocket" in _split(upgrade)
+            request.method == "GET"
+            and request.complete
+            and (upgrade == b"websocket" or b"websocket" in _split(upgrade))
         )
 
 
