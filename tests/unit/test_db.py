@@ -132,7 +132,7 @@ async def test_cleans_up_after_an_exception(databases: Databases) -> None:
     assert not await sync_to_async(databases.is_open)()
 
 
-async def test_decorates_methods() -> None:
+async def test_decorates_methods(databases: Databases) -> None:
     """
     A decorated method gets its instance and its arguments.
     """

@@ -7,11 +7,11 @@ No sockets and no parsing here; what a real server does to an application is tes
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
@@ -27,8 +27,8 @@ class ApplicationCommunicator(BaseApplicationCommunicator):
     """
     Runs one application with one scope, as asgiref's class does, and leaves the database alone.
 
-    While it waits for the application, old connections are not closed: the test's transaction
-    lives in one of them.
+    While the application runs, old connections are not closed: the test's transaction lives in
+    one of them.
 
     Attributes:
         scope: What the application is called with; may be changed until the first message.
@@ -52,6 +52,17 @@ class ApplicationCommunicator(BaseApplicationCommunicator):
             application = application.as_asgi()
         super().__init__(application, scope)  # type: ignore[no-untyped-call] # asgiref's
 
+    @property
+    def future(self) -> asyncio.Task[None]:
+        """
+        The application's task, which begins when it is first asked for.
+        """
+        begins = self._future is None
+        task: asyncio.Task[None] = super().future
+        if begins:
+            _keep_connections_open(task)
+        return task
+
     async def send_input(self, message: Message) -> None:
         """
         Send one event to the application.
@@ -59,8 +70,7 @@ class ApplicationCommunicator(BaseApplicationCommunicator):
         Raises:
             Exception: What the application has failed with, if it has.
         """
-        with _open_connections_kept():
-            await super().send_input(message)  # type: ignore[no-untyped-call] # asgiref's
+        await super().send_input(message)  # type: ignore[no-untyped-call] # asgiref's
 
     async def receive_output(self, timeout: float = 1) -> Message:
         """
@@ -73,8 +83,7 @@ class ApplicationCommunicator(BaseApplicationCommunicator):
             TimeoutError: Nothing came.
             Exception: What the application has failed with, if it has.
         """
-        with _open_connections_kept():
-            return cast("Message", await super().receive_output(timeout))  # type: ignore[no-untyped-call] # asgiref's
+        return cast("Message", await super().receive_output(timeout))  # type: ignore[no-untyped-call] # asgiref's
 
     async def receive_nothing(self, timeout: float = 0.1, interval: float = 0.01) -> bool:
         """
@@ -99,8 +108,16 @@ class ApplicationCommunicator(BaseApplicationCommunicator):
         Raises:
             Exception: What the application has failed with, if it has.
         """
-        with _open_connections_kept():
-            await super().wait(timeout)  # type: ignore[no-untyped-call] # asgiref's
+        await super().wait(timeout)  # type: ignore[no-untyped-call] # asgiref's
+
+    def stop(self, exceptions: bool = True) -> None:
+        """
+        Cancel the application without waiting for it.
+
+        Args:
+            exceptions: Whether to raise what it has failed with, if it has.
+        """
+        super().stop(exceptions)  # type: ignore[no-untyped-call] # asgiref's
 
 
 class HttpCommunicator(ApplicationCommunicator):
@@ -311,27 +328,32 @@ def _outside(communicator: ApplicationCommunicator) -> int:
     return 2 + sum("__init__" in vars(one) for one in type(communicator).__mro__[:own])
 
 
-_waiting = 0
+_running = 0
 
 
-@contextmanager
-def _open_connections_kept() -> Iterator[None]:
+def _keep_connections_open(task: asyncio.Task[None]) -> None:
     """
-    Turn ``fairway.db.close_old_connections`` off while any communicator of this process waits.
+    Turn ``fairway.db.close_old_connections`` off until a task and all others like it have ended.
 
-    Counted, since communicators wait at the same time: putting back what each one found would
-    leave it turned off for good.
+    Counted, since communicators run at the same time: putting back what each one found would
+    leave it turned off for good. Not only while a communicator waits: a handler that has sent
+    its answer is cleaned up behind while the test goes on, in the connection of the test.
     """
-    global _waiting, _close  # noqa: PLW0603 - one process, one function to replace
-    if not _waiting:
+    global _running, _close  # noqa: PLW0603 - one process, one function to replace
+    if not _running:
         _close, db.close_old_connections = db.close_old_connections, _nothing
-    _waiting += 1
-    try:
-        yield
-    finally:
-        _waiting -= 1
-        if not _waiting:
-            db.close_old_connections = _close
+    _running += 1
+    task.add_done_callback(_put_back)
+
+
+def _put_back(task: asyncio.Task[None]) -> None:
+    """
+    Turn the clean-up on again after the last task.
+    """
+    global _running  # noqa: PLW0603 - as above
+    _running -= 1
+    if not _running:
+        db.close_old_connections = _close
 
 
 _close = db.close_old_connections

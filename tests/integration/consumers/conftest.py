@@ -11,11 +11,20 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
+from fairway import db
 from fairway.layers.layer import InMemoryChannelLayer
 from fairway.layers.registry import bind, channel_layers, release
 from tests.protocol import harness
 
 Open = Callable[..., Awaitable[ClientConnection]]
+
+
+@pytest.fixture(autouse=True)
+def connections_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Leave alone what other tests of this process left open: pytest-django forbids to touch it.
+    """
+    monkeypatch.setattr(db, "close_old_connections", lambda **signal: None)
 
 
 @pytest.fixture

@@ -9,8 +9,17 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from fairway import db
 from fairway.layers.registry import bind, channel_layers, release
 from tests.unit.consumers.ends import NotingLayer
+
+
+@pytest.fixture(autouse=True)
+def connections_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Leave alone what other tests of this process left open: pytest-django forbids to touch it.
+    """
+    monkeypatch.setattr(db, "close_old_connections", lambda **signal: None)
 
 
 @pytest.fixture

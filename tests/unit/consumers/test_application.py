@@ -179,10 +179,10 @@ async def test_a_wrong_argument_is_the_callers_mistake() -> None:
     """
     What the constructor does not take, Python itself says.
     """
-    wrong = application_of(Greeter, {"wrod": "hello"})
+    wrong = application_of(Greeter, {"phrase": "hello"})
     server = FakeServer()
     await server.start(wrong)
-    with pytest.raises(TypeError, match="wrod"):
+    with pytest.raises(TypeError, match="phrase"):
         await server.end()
 
 

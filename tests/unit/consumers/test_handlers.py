@@ -172,9 +172,9 @@ def test_says_what_was_looked_for_and_probably_meant() -> None:
     A mistyped type is answered with the method that comes nearest.
     """
     with pytest.raises(NoHandler) as caught:
-        find_handler(Chat(), {"type": "chat.mesage"})
+        find_handler(Chat(), {"type": "chat.messages"})
     assert str(caught.value) == (
-        "No handler for message type chat.mesage: Chat has no method chat_mesage(). "
+        "No handler for message type chat.messages: Chat has no method chat_messages(). "
         "Hint: did you mean 'chat_message'?"
     )
 
@@ -232,7 +232,7 @@ def test_reports_each_case_once(caplog: pytest.LogCaptureFixture) -> None:
     Every message is counted, and one line is logged per class and type.
     """
     for _ in range(3):
-        for kind in ("chat.mesage", "chat.massage"):
+        for kind in ("chat.messages", "chat.message_"):
             with pytest.raises(NoHandler) as caught:
                 find_handler(Chat(), {"type": kind})
             report(Chat(), caught.value)
