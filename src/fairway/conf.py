@@ -47,11 +47,6 @@ Variables that are set for any server, and the option each one means. (``HOST`` 
 them: some shells and package managers keep the machine's name or kind in it.)
 """
 
-OTHER_KEYS = frozenset({"URLCONF"})
-"""
-Keys of the ``FAIRWAY`` dict that are no option of the server's or of a layer's.
-"""
-
 Options = TypeVar("Options", ServerOptions, LayerOptions)
 
 
@@ -114,7 +109,7 @@ def unknown_settings() -> list[UnknownSetting]:
     """
     Find the keys of the ``FAIRWAY`` dict that mean nothing, each with the nearest that does.
     """
-    known = sorted({*OTHER_KEYS, *_keys(ServerOptions, ""), *_keys(LayerOptions, LAYER_PREFIX)})
+    known = sorted({*_keys(ServerOptions, ""), *_keys(LayerOptions, LAYER_PREFIX)})
     unknown = [str(key) for key in _fairway() if key not in known]
     return [
         UnknownSetting(key, next(iter(difflib.get_close_matches(key.upper(), known, 1)), None))

@@ -144,7 +144,6 @@ def test_unknown_keys_are_found_with_the_nearest(settings: Settings) -> None:
         "drain": 1,
         "LAYER_CAPACTY": 1,
         "THREADS": 4,
-        "URLCONF": "x",
         "COLOUR_OF_MAGIC": 1,
         5: 1,
     }
