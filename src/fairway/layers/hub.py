@@ -455,7 +455,7 @@ class Hub:
         self._unsubscribe(ended)
         if lost:
             metrics.members_lost.value += lost
-            logger.warning("%d channels were removed: their event loop has ended", lost)
+            logger.warning("channels removed because their event loop has ended: %d", lost)
 
     def _report_refused(self, group: Group, refused: int) -> None:
         """

@@ -15,9 +15,9 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
@@ -176,39 +176,38 @@ class Owner:
         """
         Take the hub over to the running loop.
         """
-        previous = await self._begin_move()
-        if previous is loop:
-            self._end_move(loop)
-            return
-        self._destination = loop
-        if previous is not None:
-            await self._part_from(previous)
-        await self._settle(loop)
+        async with self._move() as previous:
+            if previous is loop:
+                self._end_move(loop)
+                return
+            self._destination = loop
+            if previous is not None:
+                await self._part_from(previous)
+            await self._settle(loop)
 
     async def move_away(self, loop: asyncio.AbstractEventLoop) -> None:
         """
         Give the hub up, if it is on the running loop; it finds another one when it needs one.
         """
-        previous = await self._begin_move()
-        if previous is loop:
-            await self._part()
-            previous = None
-        self._end_move(previous)
-        if previous is None and (self._calls or self._resident.wanted):
-            self._wake()
+        async with self._move() as previous:
+            if previous is loop:
+                await self._part()
+                self._end_move(None)
+            else:
+                self._end_move(previous)
+        if self.loop is None and self._resident.wanted:
+            self.enter(_nothing)
 
     async def retire(self) -> None:
         """
         Give up whichever loop it is on; the next call finds one again. From any loop.
         """
-        previous = await self._begin_move()
-        if previous is not None and previous is asyncio.get_running_loop():
-            await self._part()
-        elif previous is not None:
-            await self._part_from(previous)
-        self._end_move(None)
-        if self._calls:
-            self._wake()
+        async with self._move() as previous:
+            if previous is asyncio.get_running_loop():
+                await self._part()
+            elif previous is not None:
+                await self._part_from(previous)
+            self._end_move(None)
 
     def retire_soon(self) -> None:
         """
@@ -289,14 +288,29 @@ class Owner:
         """
         try:
             loop = self._destination = _home()
-            _start_on(loop, self._settle, loop)
+            _start_on(loop, self._settle_first, loop)
         except Exception as error:  # noqa: BLE001 - whatever it was, nobody may wait for ever
-            self._end_move(None)
-            self._fail(ChannelLayerUnavailable(f"no event loop to send from: {error}"))
+            self._abandon_move(ChannelLayerUnavailable(f"no event loop to send from: {error}"))
+
+    @asynccontextmanager
+    async def _move(self) -> AsyncIterator[asyncio.AbstractEventLoop | None]:
+        """
+        Let calls wait while the hub moves from the loop that is given, if any.
+
+        What is done meanwhile ends the move; if it fails, the hub is on no loop.
+        """
+        previous = await self._begin_move()
+        try:
+            yield previous
+        except BaseException as error:
+            self._abandon_move(error)
+            raise
+        if self._calls:
+            self._wake()
 
     async def _begin_move(self) -> asyncio.AbstractEventLoop | None:
         """
-        Let calls wait from now on, and give the loop that was left, if any.
+        Wait for a move that is going on, begin the next, and give the loop that was left.
         """
         while True:
             with self._lock:
@@ -314,30 +328,41 @@ class Owner:
         Be on a loop, or on none until the next call.
         """
         with self._lock:
+            moved, self._moving = self._moving, None
             self.loop = loop
             self._destination = None
-            moved, self._moving = self._moving, None
         if moved is not None:
             moved.set_result(None)
+
+    def _abandon_move(self, error: BaseException) -> None:
+        """
+        Be on no loop after a move that failed: those who wait get the error.
+
+        After one that was cancelled, as an ending loop does, they wait for the next loop.
+        """
+        self._end_move(None)
+        if isinstance(error, Exception):
+            self._fail(error)
+        elif self._calls:
+            self._wake()
 
     async def _settle(self, loop: asyncio.AbstractEventLoop) -> None:
         """
         Begin on the running loop and work off what was called meanwhile.
         """
-        try:
-            await self._resident.arrive()
-        except asyncio.CancelledError:
-            # This loop ends already: the next one, then.
-            self._end_move(None)
-            if self._calls:
-                self._wake()
-            raise
-        except Exception as error:
-            self._end_move(None)
-            self._fail(error)
-            raise
+        await self._resident.arrive()
         self._end_move(loop)
         self._work()
+
+    async def _settle_first(self, loop: asyncio.AbstractEventLoop) -> None:
+        """
+        Do as ``_settle`` in a task that nobody looks at.
+        """
+        try:
+            await self._settle(loop)
+        except BaseException as error:
+            self._abandon_move(error)
+            raise
 
     async def _part_from(self, loop: asyncio.AbstractEventLoop) -> None:
         """
@@ -478,6 +503,12 @@ async def release(loop: asyncio.AbstractEventLoop) -> None:
     if loop in _servers:
         _servers.remove(loop)
     await asyncio.gather(*(owner.move_away(loop) for owner in list(_owners)))
+
+
+def _nothing() -> None:
+    """
+    Be called, so that a hub is on some loop.
+    """
 
 
 def _home() -> asyncio.AbstractEventLoop:

@@ -330,6 +330,56 @@ async def test_a_hub_that_cannot_begin_tells_its_callers_and_may_try_again() -> 
     assert await result(owner.enter(int)) == 0
 
 
+async def test_a_move_that_is_cancelled_leaves_callers_waiting_for_the_next_loop() -> None:
+    """A server that is stopped while it starts takes nobody's call with it."""
+    resident = Resident()
+    owner = Owner(resident)
+    await result(owner.enter(int))
+    here = asyncio.get_running_loop()
+    resident.gate = asyncio.Event()
+    starting = asyncio.ensure_future(bind(here))
+    await until(lambda: len(resident.events) == 2)
+    waiting = owner.enter(asyncio.get_running_loop)
+    starting.cancel()
+    resident.gate = None
+    await asyncio.wait([starting])
+    assert starting.cancelled()
+    assert await result(waiting) is here
+    await release(here)
+
+
+async def test_a_loop_that_ends_before_a_hub_has_begun_is_no_loss() -> None:
+    """The task that would begin is cancelled with its loop, and the call goes elsewhere."""
+    resident = Resident()
+    resident.gate = asyncio.Event()
+    owner = Owner(resident)
+
+    async def serve_shortly() -> Future[Any]:
+        module._servers.append(asyncio.get_running_loop())
+        waiting = owner.enter(lambda: 5)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        module._servers.clear()
+        resident.gate = None
+        return waiting
+
+    waiting = await asyncio.to_thread(asyncio.run, serve_shortly())
+    assert await result(waiting) == 5
+
+
+async def test_releasing_a_server_that_owns_nothing_disturbs_no_calls() -> None:
+    """Calls entered while somebody else's server stops are made where the hub is."""
+    owner = Owner(Resident())
+    await result(owner.enter(int))
+    io = owner.loop
+    futures = []
+    for _ in range(20):
+        futures.append(owner.enter(asyncio.get_running_loop))
+        await release(asyncio.get_running_loop())
+        futures.append(owner.enter(asyncio.get_running_loop))
+    assert {await result(future) for future in futures} == {io}
+
+
 async def test_a_broker_that_closes_badly_stops_no_move(caplog: pytest.LogCaptureFixture) -> None:
     """The failure is logged, and the hub is on its new loop."""
     resident = Resident()
