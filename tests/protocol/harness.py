@@ -11,6 +11,7 @@ import asyncio
 import base64
 import logging
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
@@ -387,17 +388,19 @@ async def serve(
     *,
     state: dict[str, Any] | None = None,
     send_buffer: int = 0,
+    sock: socket.socket | None = None,
+    tls: ssl.SSLContext | None = None,
     **options: Any,
 ) -> Served:
     """
     Serve an application; a send buffer of so many bytes makes the kernel full soon.
     """
-    sock = socket.create_server(("127.0.0.1", 0), backlog=128)
+    sock = sock or socket.create_server(("127.0.0.1", 0), backlog=128)
     if send_buffer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     sock.setblocking(False)
     worker = Worker(ServerOptions(**options), application, state)
-    await worker.serve(sock, None)
+    await worker.serve(sock, tls)
     return Served(worker, sock)
 
 

@@ -107,12 +107,12 @@ class Connection(asyncio.Protocol):
         worker, options = self.worker, self.worker.options
         # uvloop's transports have the methods of asyncio.Transport without being one.
         self.transport = transport = cast("asyncio.Transport", transport)
+        self.sink = Http1Sink(transport, worker.date)
         # With the lowest high-water mark, pause_writing says exactly "the kernel is full". TLS
         # transports pause at the mark and not above it: 0 would pause them for good.
         transport.set_write_buffer_limits(
             high=0 if transport.get_extra_info("sslcontext") is None else 1, low=0
         )
-        self.sink = Http1Sink(transport, worker.date)
         self._decoder = RequestDecoder(
             head_bytes_max=options.head_bytes_max, head_fields_max=options.head_fields_max
         )
