@@ -32,7 +32,9 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_word_everything_is_default() -> None:
-    """Every field has a value and a source."""
+    """
+    Every field has a value and a source.
+    """
     options, sources = resolve_server_options()
     assert options == ServerOptions()
     assert sources == {spec.name: "default" for spec in fields(ServerOptions)}
@@ -44,7 +46,9 @@ def test_without_a_word_everything_is_default() -> None:
 def test_flags_win_over_environment_over_settings(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each value's source is remembered; a flag that was not given is None."""
+    """
+    Each value's source is remembered; a flag that was not given is None.
+    """
     settings.FAIRWAY = {"THREADS": 2, "DRAIN": 3, "PINGS_MISSED": 5}
     monkeypatch.setenv("FAIRWAY_THREADS", "6")
     monkeypatch.setenv("FAIRWAY_DRAIN", "7.5")
@@ -74,7 +78,9 @@ def test_flags_win_over_environment_over_settings(
 def test_the_environment_is_read_as_each_field_wants_it(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], name: str, value: Any
 ) -> None:
-    """Numbers and switches are read; variables known from elsewhere count, ours win over them."""
+    """
+    Numbers and switches are read; variables known from elsewhere count, ours win over them.
+    """
     for variable, text in variables.items():
         monkeypatch.setenv(variable, text)
     options, sources = resolve_server_options()
@@ -83,7 +89,9 @@ def test_the_environment_is_read_as_each_field_wants_it(
 
 
 def test_an_empty_variable_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As shells and compose files leave them."""
+    """
+    As shells and compose files leave them.
+    """
     monkeypatch.setenv("PORT", "")
     assert resolve_server_options()[0].port == 8000
 
@@ -91,7 +99,9 @@ def test_an_empty_variable_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None
 def test_settings_of_layers_carry_a_prefix(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both areas know a message's size; only values that are not defaults are passed on."""
+    """
+    Both areas know a message's size; only values that are not defaults are passed on.
+    """
     settings.FAIRWAY = {"MESSAGE_BYTES_MAX": 5000, "LAYER_MESSAGE_BYTES_MAX": 6000}
     monkeypatch.setenv("FAIRWAY_LAYER_EXPIRY", "10")
     assert resolve_server_options()[0].message_bytes_max == 5000
@@ -115,14 +125,18 @@ def test_settings_of_layers_carry_a_prefix(
     ],
 )
 def test_a_wrong_value_names_its_place(settings: Settings, fairway: Any, text: str) -> None:
-    """Type and bounds are checked, and the message says where the value stands."""
+    """
+    Type and bounds are checked, and the message says where the value stands.
+    """
     settings.FAIRWAY = fairway
     with pytest.raises(ConfigurationError, match=text):
         resolve_server_options()
 
 
 def test_a_wrong_variable_or_flag_names_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reader knows where to look."""
+    """
+    The reader knows where to look.
+    """
     with pytest.raises(ConfigurationError, match="--head-timeout must be a number, not 'x'"):
         resolve_server_options({"head_timeout": "x"})
     monkeypatch.setenv("PORT", "http")
@@ -131,14 +145,18 @@ def test_a_wrong_variable_or_flag_names_itself(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_whole_numbers_do_for_numbers(settings: Settings) -> None:
-    """Five seconds may be written 5."""
+    """
+    Five seconds may be written 5.
+    """
     settings.FAIRWAY = {"DRAIN": 5}
     drain = resolve_server_options()[0].drain
     assert (drain, type(drain)) == (5.0, float)
 
 
 def test_unknown_keys_are_found_with_the_nearest(settings: Settings) -> None:
-    """What E001 reports: misspelt, in lower case, meant for a flag, or nothing like any."""
+    """
+    What E001 reports: misspelt, in lower case, meant for a flag, or nothing like any.
+    """
     settings.FAIRWAY = {
         "THREDS": 4,
         "drain": 1,
@@ -157,14 +175,18 @@ def test_unknown_keys_are_found_with_the_nearest(settings: Settings) -> None:
 
 
 def test_what_only_a_flag_may_say_is_no_setting(settings: Settings) -> None:
-    """Where to listen differs from machine to machine, so it does not belong into settings."""
+    """
+    Where to listen differs from machine to machine, so it does not belong into settings.
+    """
     settings.FAIRWAY = {"PORT": 9}
     assert resolve_server_options()[0].port == 8000
     assert [found.key for found in unknown_settings()] == ["PORT"]
 
 
 def test_a_process_without_django_settings_has_defaults_and_environment() -> None:
-    """The server serves any ASGI application, so settings may be missing altogether."""
+    """
+    The server serves any ASGI application, so settings may be missing altogether.
+    """
     script = """
 from fairway.conf import django_setting, resolve_server_options, unknown_settings
 options, sources = resolve_server_options()

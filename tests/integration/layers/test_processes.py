@@ -31,7 +31,9 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_forked_child_has_a_layer_of_its_own() -> None:
-    """As under a preloading server: parent and child send after the fork, each for itself."""
+    """
+    As under a preloading server: parent and child send after the fork, each for itself.
+    """
     done = run(
         """
         async def visit():
@@ -62,7 +64,9 @@ def test_a_forked_child_has_a_layer_of_its_own() -> None:
 
 
 def test_a_message_sent_last_thing_leaves_before_the_end() -> None:
-    """As from manage.py shell -c or cron: nobody waits, and yet nothing is lost."""
+    """
+    As from manage.py shell -c or cron: nobody waits, and yet nothing is lost.
+    """
     done = run(
         """
         from fairway.layers.brokers.local import LocalBroker
@@ -84,7 +88,9 @@ def test_a_message_sent_last_thing_leaves_before_the_end() -> None:
 
 
 def test_what_cannot_leave_before_the_end_is_said() -> None:
-    """The end waits two seconds at most, and one line counts what was lost."""
+    """
+    The end waits two seconds at most, and one line counts what was lost.
+    """
     done = run(
         """
         from fairway.layers import owner
@@ -100,7 +106,9 @@ def test_what_cannot_leave_before_the_end_is_said() -> None:
 
 
 def test_sending_while_the_interpreter_ends_does_not_hang() -> None:
-    """Another atexit handler that sends gets an answer, whichever."""
+    """
+    Another atexit handler that sends gets an answer, whichever.
+    """
     done = run(
         """
         import atexit
@@ -121,7 +129,9 @@ def test_sending_while_the_interpreter_ends_does_not_hang() -> None:
 
 
 def test_importing_the_package_starts_nothing() -> None:
-    """Neither a thread nor a loop is made before the first message."""
+    """
+    Neither a thread nor a loop is made before the first message.
+    """
     done = run(
         """
         assert threading.active_count() == 1

@@ -53,13 +53,17 @@ def typed(value: Any) -> Any:
 
 @given(messages)
 def test_a_message_arrives_with_values_and_types(message: dict[str, Any]) -> None:
-    """Decoding undoes encoding."""
+    """
+    Decoding undoes encoding.
+    """
     assert typed(decode(encode(message))) == typed(message)
 
 
 @given(messages)
 def test_every_message_has_a_kind_that_reads_back(message: dict[str, Any]) -> None:
-    """Sorting loses nothing, whatever the keys."""
+    """
+    Sorting loses nothing, whatever the keys.
+    """
     kind, payload = sort(message)
     got = Envelope(kind, payload, expires=0).message()
     assert typed(got) == typed(message)
@@ -67,7 +71,9 @@ def test_every_message_has_a_kind_that_reads_back(message: dict[str, Any]) -> No
 
 @given(st.binary())
 def test_random_bytes_are_refused_in_one_way(data: bytes) -> None:
-    """Nothing but ValueError comes of bytes from elsewhere."""
+    """
+    Nothing but ValueError comes of bytes from elsewhere.
+    """
     for read in (decode, lambda data: unpack(data, 0.0).verify()):
         with suppress(ValueError):
             read(data)
@@ -91,7 +97,9 @@ def test_an_envelope_arrives_whole(
     channel: str | None,
     exclude: str | None,
 ) -> None:
-    """Unpacking undoes packing."""
+    """
+    Unpacking undoes packing.
+    """
     sent = Envelope(
         kind,
         payload,

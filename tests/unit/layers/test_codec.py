@@ -30,7 +30,9 @@ from fairway.wire.websocket import websocket_frame
 def test_a_websocket_send_is_for_the_socket(
     message: dict[str, Any], kind: Kind, payload: bytes
 ) -> None:
-    """An ASGI send event is of a direct kind, its content ready for the socket."""
+    """
+    An ASGI send event is of a direct kind, its content ready for the socket.
+    """
     assert sort(message) == (kind, payload)
 
 
@@ -47,7 +49,9 @@ def test_a_websocket_send_is_for_the_socket(
     ],
 )
 def test_anything_else_is_for_a_handler(message: dict[str, Any]) -> None:
-    """A message that says more than an ASGI send event reaches a handler whole."""
+    """
+    A message that says more than an ASGI send event reaches a handler whole.
+    """
     assert sort(message) == (Kind.HANDLER, encode(message))
 
 
@@ -62,7 +66,9 @@ def test_anything_else_is_for_a_handler(message: dict[str, Any]) -> None:
 def test_a_websocket_close_is_for_the_socket(
     event: dict[str, Any], expected: tuple[int, str]
 ) -> None:
-    """A close event keeps code and reason."""
+    """
+    A close event keeps code and reason.
+    """
     message = {"type": "websocket.close", **event}
     kind, payload = sort(message)
     envelope = Envelope(kind, payload, expires=0)
@@ -83,7 +89,9 @@ def test_a_websocket_close_is_for_the_socket(
     ],
 )
 def test_a_close_that_cannot_be_sent_is_refused_at_once(event: dict[str, Any]) -> None:
-    """A code or reason that no close frame carries is the sender's mistake."""
+    """
+    A code or reason that no close frame carries is the sender's mistake.
+    """
     with pytest.raises(ValueError, match="clos"):
         sort({"type": "websocket.close", **event})
 
@@ -98,7 +106,9 @@ def test_a_close_that_cannot_be_sent_is_refused_at_once(event: dict[str, Any]) -
     ],
 )
 def test_every_kind_reads_as_a_dict(kind: Kind, payload: bytes, message: dict[str, Any]) -> None:
-    """A consumer without a direct path gets the event that says the same, a new one each time."""
+    """
+    A consumer without a direct path gets the event that says the same, a new one each time.
+    """
     envelope = Envelope(kind, payload, expires=0)
     envelope.verify()
     first, second, third = (envelope.message() for _ in range(3))
@@ -107,7 +117,9 @@ def test_every_kind_reads_as_a_dict(kind: Kind, payload: bytes, message: dict[st
 
 
 def test_the_prepared_message_is_made_once() -> None:
-    """All members of a process share one prepared message, and each format's one encoding."""
+    """
+    All members of a process share one prepared message, and each format's one encoding.
+    """
     for kind, content in ((Kind.TEXT, "text"), (Kind.JSON, "text"), (Kind.BINARY, "data")):
         envelope = Envelope(kind, b"{}", expires=0)
         prepared = envelope.prepared
@@ -129,13 +141,17 @@ def test_the_prepared_message_is_made_once() -> None:
     ],
 )
 def test_a_payload_of_another_kind_is_refused(kind: Kind, payload: bytes) -> None:
-    """What consumers will read is read once before, so that it cannot fail there."""
+    """
+    What consumers will read is read once before, so that it cannot fail there.
+    """
     with pytest.raises(ValueError, match=r"."):
         Envelope(kind, payload, expires=0).verify()
 
 
 def test_an_envelope_travels_whole() -> None:
-    """All fields arrive; the time left is counted from the receiver's present."""
+    """
+    All fields arrive; the time left is counted from the receiver's present.
+    """
     sent = Envelope(
         Kind.TEXT,
         b"hello",
@@ -154,7 +170,9 @@ def test_an_envelope_travels_whole() -> None:
 
 @pytest.mark.parametrize(("lifetime", "expected"), [(1e300, LIFETIME_MAX), (-5.0, 0.0)])
 def test_a_lifetime_from_elsewhere_has_bounds(lifetime: float, expected: float) -> None:
-    """No sender makes a message live for ever."""
+    """
+    No sender makes a message live for ever.
+    """
     data = msgspec.msgpack.encode((1, "a", 1, lifetime, None, None, b""))
     assert unpack(data, now=10.0).expires == 10.0 + expected
 
@@ -175,6 +193,8 @@ def test_a_lifetime_from_elsewhere_has_bounds(lifetime: float, expected: float) 
     ],
 )
 def test_other_bytes_are_no_envelope(fields: Any) -> None:
-    """Every field's type is checked on arrival."""
+    """
+    Every field's type is checked on arrival.
+    """
     with pytest.raises(ValueError, match="not an envelope"):
         unpack(msgspec.msgpack.encode(fields), now=0.0)

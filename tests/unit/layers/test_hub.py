@@ -90,7 +90,9 @@ def counted(name: str) -> int:
 async def test_a_hundred_sockets_cost_no_task_and_one_encoding(
     here: asyncio.AbstractEventLoop,
 ) -> None:
-    """One publish is one message at the broker, one encoding, and a hundred offers at once."""
+    """
+    One publish is one message at the broker, one encoding, and a hundred offers at once.
+    """
     broker = LocalBroker(60)
     hub = make_hub(broker)
     await hub.run(int)
@@ -116,7 +118,9 @@ async def test_a_hundred_sockets_cost_no_task_and_one_encoding(
 async def test_consumers_share_an_envelope_and_read_their_own_dict(
     here: asyncio.AbstractEventLoop,
 ) -> None:
-    """A handler's message goes to every consumer, direct or not, and each decodes for itself."""
+    """
+    A handler's message goes to every consumer, direct or not, and each decodes for itself.
+    """
     hub = make_hub()
     await hub.run(int)
     inboxes = [attach(hub, f"a!{n}", "room", direct=n > 0)[0] for n in range(3)]
@@ -131,7 +135,9 @@ async def test_consumers_share_an_envelope_and_read_their_own_dict(
 async def test_a_busy_consumer_gets_direct_messages_behind_its_own(
     here: asyncio.AbstractEventLoop,
 ) -> None:
-    """Order holds between handler messages and direct ones."""
+    """
+    Order holds between handler messages and direct ones.
+    """
     hub = make_hub()
     await hub.run(int)
     inbox, outbox = attach(hub, "a!1", "room")
@@ -151,7 +157,9 @@ async def test_a_busy_consumer_gets_direct_messages_behind_its_own(
 async def test_the_excluded_channel_gets_nothing(
     here: asyncio.AbstractEventLoop, kind: Kind
 ) -> None:
-    """Excluding works for members of every sort, and only for that message."""
+    """
+    Excluding works for members of every sort, and only for that message.
+    """
     hub = make_hub()
     await hub.run(int)
     payload = b"hello" if kind is Kind.TEXT else HELLO
@@ -176,7 +184,9 @@ async def test_the_excluded_channel_gets_nothing(
 async def test_a_member_excluded_from_a_group_it_is_not_in_stays_out(
     here: asyncio.AbstractEventLoop,
 ) -> None:
-    """Excluding a stranger adds nobody."""
+    """
+    Excluding a stranger adds nobody.
+    """
     hub = make_hub()
     await hub.run(int)
     _, member = attach(hub, "a!1", "room")
@@ -191,7 +201,9 @@ async def test_a_member_excluded_from_a_group_it_is_not_in_stays_out(
 async def test_a_group_message_without_room_is_dropped_and_counted(
     here: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """group_send never raises; the newest message goes, and one line says so."""
+    """
+    group_send never raises; the newest message goes, and one line says so.
+    """
     hub = make_hub()
     await hub.run(int)
     hub.join("room", "slow!1")
@@ -209,7 +221,9 @@ async def test_a_group_message_without_room_is_dropped_and_counted(
 async def test_a_mailbox_nobody_reads_leaves_its_groups(
     here: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A consumer that died without a word does not stay a member for ever."""
+    """
+    A consumer that died without a word does not stay a member for ever.
+    """
     hub = make_hub()
     await hub.run(int)
     hub.join("room", "dead!1")
@@ -228,7 +242,9 @@ async def test_a_mailbox_nobody_reads_leaves_its_groups(
 async def test_members_on_another_loop_cost_it_one_wake_up_per_message(
     here: asyncio.AbstractEventLoop,
 ) -> None:
-    """However many members a loop has, one call brings them a message."""
+    """
+    However many members a loop has, one call brings them a message.
+    """
     hub = make_hub()
     await hub.run(int)
     with LoopThread() as other:
@@ -263,7 +279,9 @@ async def test_members_on_another_loop_cost_it_one_wake_up_per_message(
 async def test_members_of_an_ended_loop_are_removed_and_counted(
     here: asyncio.AbstractEventLoop,
 ) -> None:
-    """The group goes on without them, and ends if nobody else is in it."""
+    """
+    The group goes on without them, and ends if nobody else is in it.
+    """
     hub = make_hub()
     await hub.run(int)
     other = LoopThread()
@@ -282,7 +300,9 @@ async def test_members_of_an_ended_loop_are_removed_and_counted(
 
 
 async def test_members_of_loops_that_ended_do_not_move_along() -> None:
-    """A hub that comes to a new loop leaves behind whose loop is gone."""
+    """
+    A hub that comes to a new loop leaves behind whose loop is gone.
+    """
     hub = make_hub()
     other = LoopThread()
     other.loop.close()
@@ -294,7 +314,9 @@ async def test_members_of_loops_that_ended_do_not_move_along() -> None:
 
 
 async def test_a_member_goes_on_when_its_server_takes_the_hub_over() -> None:
-    """A socket attached before the hub came to its loop gets messages before, during and after."""
+    """
+    A socket attached before the hub came to its loop gets messages before, during and after.
+    """
     hub = make_hub()
     inbox, outbox = FakeInbox(), FakeOutbox()
     await hub.run(hub.attach, "a!1", inbox, outbox, asyncio.get_running_loop())
@@ -310,7 +332,9 @@ async def test_a_member_goes_on_when_its_server_takes_the_hub_over() -> None:
 
 
 async def test_a_group_spans_processes(here: asyncio.AbstractEventLoop) -> None:
-    """A message reaches the members of every process, and processes without members not at all."""
+    """
+    A message reaches the members of every process, and processes without members not at all.
+    """
     bus = Bus()
     hubs = [make_hub(BusBroker(bus)) for _ in range(3)]
     for number, hub in enumerate(hubs[:2]):
@@ -329,7 +353,9 @@ async def test_a_group_spans_processes(here: asyncio.AbstractEventLoop) -> None:
 async def test_a_channel_of_another_process_is_sent_to_through_it(
     here: asyncio.AbstractEventLoop,
 ) -> None:
-    """Its own process gives it the message, or drops what it has no room for and counts that."""
+    """
+    Its own process gives it the message, or drops what it has no room for and counts that.
+    """
     bus = Bus()
     one, two = make_hub(BusBroker(bus)), make_hub(BusBroker(bus))
     await two.run(int)
@@ -347,7 +373,9 @@ async def test_a_channel_of_another_process_is_sent_to_through_it(
 async def test_a_channel_of_another_process_joins_and_leaves_through_it(
     here: asyncio.AbstractEventLoop,
 ) -> None:
-    """Its own process knows its groups."""
+    """
+    Its own process knows its groups.
+    """
     bus = Bus()
     one, two = make_hub(BusBroker(bus)), make_hub(BusBroker(bus))
     await two.run(int)
@@ -360,7 +388,9 @@ async def test_a_channel_of_another_process_joins_and_leaves_through_it(
 
 
 async def test_a_message_for_nobody_here_is_dropped(here: asyncio.AbstractEventLoop) -> None:
-    """Bytes that name no channel of this process, or are none of ours, reach nobody."""
+    """
+    Bytes that name no channel of this process, or are none of ours, reach nobody.
+    """
     hub = make_hub(BusBroker(Bus()))
     await hub.run(int)
     before = counted("malformed")
@@ -379,7 +409,9 @@ async def test_a_message_for_nobody_here_is_dropped(here: asyncio.AbstractEventL
 
 
 async def test_a_message_for_a_group_that_ended_is_counted(here: asyncio.AbstractEventLoop) -> None:
-    """What was on its way when the last member left is told apart from losses."""
+    """
+    What was on its way when the last member left is told apart from losses.
+    """
     hub = make_hub()
     await hub.run(int)
     before = metrics.delivered_uninterested.value
@@ -391,7 +423,9 @@ async def test_a_message_for_a_group_that_ended_is_counted(here: asyncio.Abstrac
 async def test_malformed_messages_of_a_group_are_dropped(
     here: asyncio.AbstractEventLoop,
 ) -> None:
-    """Neither broken envelopes nor broken contents reach members or end the loop."""
+    """
+    Neither broken envelopes nor broken contents reach members or end the loop.
+    """
     hub = make_hub()
     await hub.run(int)
     inbox, outbox = attach(hub, "a!1", "room")
@@ -407,7 +441,9 @@ async def test_malformed_messages_of_a_group_are_dropped(
 async def test_malformed_messages_of_a_queue_are_passed_over(
     here: asyncio.AbstractEventLoop,
 ) -> None:
-    """A reader of a queue gets the next message that is one."""
+    """
+    A reader of a queue gets the next message that is one.
+    """
     broker = LocalBroker(60)
     hub = make_hub(broker)
     before = counted("malformed")
@@ -422,7 +458,9 @@ async def test_malformed_messages_of_a_queue_are_passed_over(
 async def test_losses_between_processes_are_counted(
     here: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A hole in a sender's numbers is as many lost messages; what the broker knows counts too."""
+    """
+    A hole in a sender's numbers is as many lost messages; what the broker knows counts too.
+    """
     bus = Bus()
     one, two = make_hub(BusBroker(bus)), make_hub(BusBroker(bus))
     channel = f"specific.{two.process}!1"
@@ -444,7 +482,9 @@ async def test_losses_between_processes_are_counted(
 async def test_a_message_that_comes_twice_is_delivered_once(
     here: asyncio.AbstractEventLoop,
 ) -> None:
-    """What a broker repeats is dropped and counted."""
+    """
+    What a broker repeats is dropped and counted.
+    """
     hub = make_hub()
     await hub.run(int)
     _, outbox = attach(hub, "a!1", "room")
@@ -457,7 +497,9 @@ async def test_a_message_that_comes_twice_is_delivered_once(
 
 
 async def test_a_queue_is_shared_by_processes(here: asyncio.AbstractEventLoop) -> None:
-    """A full one is known to the sender even when the broker answers later."""
+    """
+    A full one is known to the sender even when the broker answers later.
+    """
     bus = Bus()
     one, two = make_hub(BusBroker(bus)), make_hub(BusBroker(bus))
     for number in range(3):
@@ -472,7 +514,9 @@ async def test_a_queue_is_shared_by_processes(here: asyncio.AbstractEventLoop) -
 
 
 async def test_joining_waits_for_the_brokers_word(here: asyncio.AbstractEventLoop) -> None:
-    """The first to join waits, those who join meanwhile wait with it, later ones do not."""
+    """
+    The first to join waits, those who join meanwhile wait with it, later ones do not.
+    """
     broker = BusBroker(Bus())
     hub = make_hub(broker, SHORT)
     await hub.run(int)
@@ -496,7 +540,9 @@ async def test_joining_waits_for_the_brokers_word(here: asyncio.AbstractEventLoo
 async def test_a_join_that_is_not_confirmed_is_undone(
     here: asyncio.AbstractEventLoop, fault: str
 ) -> None:
-    """In bounded time the caller hears of it, and the channel is in no group."""
+    """
+    In bounded time the caller hears of it, and the channel is in no group.
+    """
     broker = BusBroker(Bus())
     hub = make_hub(broker, SHORT)
     await hub.run(int)
@@ -516,7 +562,9 @@ async def test_a_join_that_is_not_confirmed_is_undone(
 @pytest.mark.parametrize("fault", ["silent", "down"])
 @pytest.mark.parametrize("inside", [True, False])
 async def test_a_publish_fails_in_bounded_time(fault: str, *, inside: bool) -> None:
-    """Whoever sends on whichever loop hears of it, and no consumer ends."""
+    """
+    Whoever sends on whichever loop hears of it, and no consumer ends.
+    """
     broker = BusBroker(Bus())
     hub = make_hub(broker, SHORT)
     await hub.run(int)
@@ -536,7 +584,9 @@ async def test_a_publish_fails_in_bounded_time(fault: str, *, inside: bool) -> N
 async def test_the_brokers_comings_and_goings_are_said(
     here: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line when it goes, one when it is back."""
+    """
+    One line when it goes, one when it is back.
+    """
     caplog.set_level("INFO")
     broker = BusBroker(Bus())
     hub = make_hub(broker)
@@ -550,7 +600,9 @@ async def test_the_brokers_comings_and_goings_are_said(
 
 
 async def test_a_move_restores_subscriptions_and_goes_on_counting() -> None:
-    """The broker begins on the new loop with every subject, and numbers continue."""
+    """
+    The broker begins on the new loop with every subject, and numbers continue.
+    """
     bus = Bus()
     broker = BusBroker(bus)
     hub, other = make_hub(broker), make_hub(BusBroker(bus))
@@ -572,7 +624,9 @@ async def test_a_move_restores_subscriptions_and_goes_on_counting() -> None:
 
 
 async def test_submitted_messages_keep_their_order(here: asyncio.AbstractEventLoop) -> None:
-    """Without waiting, on the owning loop or not, one thread's messages stay in order."""
+    """
+    Without waiting, on the owning loop or not, one thread's messages stay in order.
+    """
     hub = make_hub()
     _, outbox = attach_later(hub)
     await hub.run(int)
@@ -608,7 +662,9 @@ def attach_later(hub: Hub) -> tuple[FakeInbox, FakeOutbox]:
 async def test_a_submission_that_fails_says_so_in_its_future(
     here: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error on the way is the future's, not the caller's."""
+    """
+    An error on the way is the future's, not the caller's.
+    """
     hub = make_hub()
     await hub.run(int)
 
@@ -621,7 +677,9 @@ async def test_a_submission_that_fails_says_so_in_its_future(
 
 
 async def test_a_child_process_has_another_name_and_no_members() -> None:
-    """What the parent knew stays the parent's."""
+    """
+    What the parent knew stays the parent's.
+    """
     hub = make_hub()
     channel = f"specific.{hub.process}!1"
     await hub.run(hub.join, "room", channel)
@@ -637,7 +695,9 @@ async def test_a_child_process_has_another_name_and_no_members() -> None:
 
 
 async def test_reading_a_queue_first_begins_the_hub() -> None:
-    """A worker that only reads is on a loop like any other."""
+    """
+    A worker that only reads is on a loop like any other.
+    """
     bus = Bus()
     broker = BusBroker(bus)
     hub = make_hub(broker)

@@ -14,7 +14,9 @@ from fairway.layers.iothread import IOThread
 
 
 def test_the_thread_starts_once_and_ends_when_told() -> None:
-    """All who ask get one loop; after the end the next one begins another."""
+    """
+    All who ask get one loop; after the end the next one begins another.
+    """
     io = IOThread()
     loop = io.loop()
     assert io.loop() is loop
@@ -29,7 +31,9 @@ def test_the_thread_starts_once_and_ends_when_told() -> None:
 
 
 def test_an_ending_interpreter_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no thread can be started, sending fails with the layer's own exception."""
+    """
+    Where no thread can be started, sending fails with the layer's own exception.
+    """
 
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
@@ -41,7 +45,9 @@ def test_an_ending_interpreter_is_said_so(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_child_process_leaves_the_parents_loop_alone() -> None:
-    """It starts its own, and keeps the parent's from being collected, which would close it."""
+    """
+    It starts its own, and keeps the parent's from being collected, which would close it.
+    """
     io = IOThread()
     loop = io.loop()
     io.forked()

@@ -17,7 +17,9 @@ from tests.unit.layers.fakes import FakeInbox, FakeOutbox, LoopThread, until
 
 
 async def test_one_mebibyte_encoded_passes_and_one_byte_more_does_not() -> None:
-    """The limit counts the encoded message, whatever its kind, before anything is sent."""
+    """
+    The limit counts the encoded message, whatever its kind, before anything is sent.
+    """
     layer = InMemoryChannelLayer()
     channel = await layer.new_channel()
     await layer.group_add("room", channel)
@@ -45,7 +47,9 @@ async def test_one_mebibyte_encoded_passes_and_one_byte_more_does_not() -> None:
 
 
 async def test_a_group_name_ends_at_1024_bytes() -> None:
-    """1,024 bytes of UTF-8 pass, one more does not."""
+    """
+    1,024 bytes of UTF-8 pass, one more does not.
+    """
     layer = InMemoryChannelLayer()
     assert layer.require_valid_group_name("x" * 1024)
     assert layer.require_valid_group_name("é" * 512)
@@ -59,7 +63,9 @@ async def test_a_group_name_ends_at_1024_bytes() -> None:
 
 
 async def test_channel_names_tell_their_process() -> None:
-    """A prefix is kept, with or without a period, as long as the name is valid."""
+    """
+    A prefix is kept, with or without a period, as long as the name is valid.
+    """
     layer = InMemoryChannelLayer()
     process = layer.hub.process
     assert await layer.new_channel() == f"specific.{process}!1"
@@ -71,7 +77,9 @@ async def test_channel_names_tell_their_process() -> None:
 
 
 async def test_a_socket_is_reached_from_everywhere() -> None:
-    """An attached channel gets what is sent to it, to its groups, and what is broadcast."""
+    """
+    An attached channel gets what is sent to it, to its groups, and what is broadcast.
+    """
     layer = InMemoryChannelLayer()
     channel = await layer.new_channel()
     inbox, outbox = FakeInbox(), FakeOutbox()
@@ -94,7 +102,9 @@ async def test_a_socket_is_reached_from_everywhere() -> None:
 
 
 async def test_under_a_server_nothing_waits() -> None:
-    """On the owning loop attaching, joining and sending are done when the call returns."""
+    """
+    On the owning loop attaching, joining and sending are done when the call returns.
+    """
     layer = InMemoryChannelLayer()
     loop = asyncio.get_running_loop()
     await bind(loop)
@@ -114,7 +124,9 @@ async def test_under_a_server_nothing_waits() -> None:
 
 
 async def test_a_message_for_the_socket_reads_as_its_event() -> None:
-    """A reader without a direct path gets the ASGI event, and consumers the kind besides."""
+    """
+    A reader without a direct path gets the ASGI event, and consumers the kind besides.
+    """
     layer = InMemoryChannelLayer()
     channel = await layer.new_channel()
     await layer.group_add("room", channel)
@@ -126,7 +138,9 @@ async def test_a_message_for_the_socket_reads_as_its_event() -> None:
 
 
 async def test_a_closed_layer_begins_again_with_its_groups() -> None:
-    """close() ends the connection, not the membership."""
+    """
+    close() ends the connection, not the membership.
+    """
     layer = InMemoryChannelLayer()
     channel = await layer.new_channel()
     await layer.group_add("room", channel)
@@ -137,7 +151,9 @@ async def test_a_closed_layer_begins_again_with_its_groups() -> None:
 
 
 async def test_tests_of_projects_may_look_into_groups_and_channels() -> None:
-    """The in-memory layer shows who is in which group and which channels hold messages."""
+    """
+    The in-memory layer shows who is in which group and which channels hold messages.
+    """
     layer = InMemoryChannelLayer()
     assert (layer.groups, layer.channels) == ({}, {})
     first, second = await layer.new_channel(), await layer.new_channel()
@@ -160,7 +176,9 @@ async def test_tests_of_projects_may_look_into_groups_and_channels() -> None:
 
 @pytest.mark.parametrize("name", ["test-channel-1", "specific.x!1"])
 async def test_expired_messages_are_cleaned_up_when_somebody_reads(name: str) -> None:
-    """An unread channel disappears once its messages have expired and anybody has read."""
+    """
+    An unread channel disappears once its messages have expired and anybody has read.
+    """
     layer = InMemoryChannelLayer(expiry=0.05)
     await layer.send(name, {"type": "x"})
     await asyncio.sleep(0.06)
@@ -175,7 +193,9 @@ async def test_expired_messages_are_cleaned_up_when_somebody_reads(name: str) ->
 
 
 async def test_capacity_of_a_channel_is_that_of_its_pattern() -> None:
-    """Members of groups keep to it too."""
+    """
+    Members of groups keep to it too.
+    """
     layer = InMemoryChannelLayer(channel_capacity={"small.*": 1})
     small = await layer.new_channel("small")
     await layer.group_add("room", small)
@@ -185,7 +205,9 @@ async def test_capacity_of_a_channel_is_that_of_its_pattern() -> None:
 
 
 async def test_another_loop_attaches_and_detaches() -> None:
-    """A socket on another loop than the hub's is a member like any other."""
+    """
+    A socket on another loop than the hub's is a member like any other.
+    """
     layer = InMemoryChannelLayer()
     with LoopThread() as other:
         channel = await layer.new_channel()
@@ -220,13 +242,17 @@ async def test_another_loop_attaches_and_detaches() -> None:
 def test_a_wrong_option_is_refused_when_the_layer_is_made(
     config: dict[str, Any], error: type[Exception], text: str
 ) -> None:
-    """Names and bounds are checked before anything is sent."""
+    """
+    Names and bounds are checked before anything is sent.
+    """
     with pytest.raises(error, match=text):
         InMemoryChannelLayer(**config)
 
 
 def test_the_layer_is_what_subclassers_and_readers_expect() -> None:
-    """Channels' attributes are there under their names."""
+    """
+    Channels' attributes are there under their names.
+    """
     layer = InMemoryChannelLayer(expiry=30, group_expiry=10, capacity=5)
     assert isinstance(layer, ChannelLayer | BaseChannelLayer)
     assert (layer.expiry, layer.group_expiry, layer.capacity) == (30, 10, 5)

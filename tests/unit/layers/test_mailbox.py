@@ -30,7 +30,9 @@ def boxes(expiry: float = 60.0) -> Mailboxes[Envelope]:
 
 
 async def test_messages_are_read_in_their_order() -> None:
-    """First in, first out, and an empty mailbox is forgotten."""
+    """
+    First in, first out, and an empty mailbox is forgotten.
+    """
     all_boxes = boxes()
     items = [envelope(), envelope(), envelope()]
     for item in items:
@@ -41,7 +43,9 @@ async def test_messages_are_read_in_their_order() -> None:
 
 
 async def test_a_full_mailbox_refuses_the_newest() -> None:
-    """Capacity counts per mailbox; what lies there stays."""
+    """
+    Capacity counts per mailbox; what lies there stays.
+    """
     all_boxes = boxes()
     first = envelope()
     assert all_boxes.put("a", first, 1)
@@ -51,7 +55,9 @@ async def test_a_full_mailbox_refuses_the_newest() -> None:
 
 
 async def test_expired_messages_make_room_and_are_not_read() -> None:
-    """An expired message neither fills a mailbox nor reaches a reader."""
+    """
+    An expired message neither fills a mailbox nor reaches a reader.
+    """
     all_boxes = boxes()
     assert all_boxes.put("a", envelope(lifetime=-1), 1)
     assert not all_boxes.snapshot()["a"].empty()
@@ -61,7 +67,9 @@ async def test_expired_messages_make_room_and_are_not_read() -> None:
 
 
 async def test_readers_are_served_in_their_order() -> None:
-    """Who has waited longest gets the next message; each message goes to one."""
+    """
+    Who has waited longest gets the next message; each message goes to one.
+    """
     all_boxes = boxes()
     got: list[tuple[int, Envelope]] = []
 
@@ -79,7 +87,9 @@ async def test_readers_are_served_in_their_order() -> None:
 
 @pytest.mark.parametrize("turns", range(4))
 async def test_a_cancelled_reader_passes_its_turn_on(turns: int) -> None:
-    """Whenever a reader is cancelled, the message goes to the next one."""
+    """
+    Whenever a reader is cancelled, the message goes to the next one.
+    """
     all_boxes = boxes()
     first = asyncio.ensure_future(all_boxes.get("a"))
     await asyncio.sleep(0)
@@ -104,7 +114,9 @@ async def test_a_cancelled_reader_passes_its_turn_on(turns: int) -> None:
 
 
 async def test_other_loops_read_and_write() -> None:
-    """A reader on another thread's loop gets what is put here, and the reverse."""
+    """
+    A reader on another thread's loop gets what is put here, and the reverse.
+    """
     all_boxes = boxes()
     there = asyncio.to_thread(asyncio.run, all_boxes.get("a"))
     reader = asyncio.ensure_future(there)
@@ -120,7 +132,9 @@ async def test_other_loops_read_and_write() -> None:
 
 
 async def test_a_reader_whose_loop_has_ended_is_passed_over() -> None:
-    """A message finds the next reader when the first one's loop is gone."""
+    """
+    A message finds the next reader when the first one's loop is gone.
+    """
     all_boxes = boxes()
     loop = asyncio.new_event_loop()
     lost = all_boxes.get("a")
@@ -140,7 +154,9 @@ async def test_a_reader_whose_loop_has_ended_is_passed_over() -> None:
 
 
 async def test_reading_sweeps_what_expired_elsewhere() -> None:
-    """Messages nobody reads are forgotten when others read, at most once per expiry."""
+    """
+    Messages nobody reads are forgotten when others read, at most once per expiry.
+    """
     all_boxes = boxes(expiry=60.0)
     all_boxes.put("old", envelope(lifetime=-1), 1)
     all_boxes.put("a", envelope(), 1)
@@ -153,7 +169,9 @@ async def test_reading_sweeps_what_expired_elsewhere() -> None:
 
 
 async def test_many_mailboxes_are_swept_without_readers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that only sends does not gather mailboxes for ever."""
+    """
+    A process that only sends does not gather mailboxes for ever.
+    """
     monkeypatch.setattr(module, "SWEEP_FROM", 2)
     all_boxes = boxes()
     for name in ("old", "older"):
@@ -163,7 +181,9 @@ async def test_many_mailboxes_are_swept_without_readers(monkeypatch: pytest.Monk
 
 
 async def test_a_held_mailbox_is_kept_until_released() -> None:
-    """A member of groups keeps its mailbox while it is empty."""
+    """
+    A member of groups keeps its mailbox while it is empty.
+    """
     all_boxes = boxes()
     box = all_boxes.hold("a", 1)
     box.put(envelope())
@@ -176,7 +196,9 @@ async def test_a_held_mailbox_is_kept_until_released() -> None:
 
 
 async def test_a_held_mailbox_nobody_reads_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A member that has not read for many lifetimes takes no more; a waiting one does."""
+    """
+    A member that has not read for many lifetimes takes no more; a waiting one does.
+    """
     all_boxes = boxes(expiry=1.0)
     box = all_boxes.hold("a", 10)
     now = monotonic()
@@ -192,7 +214,9 @@ async def test_a_held_mailbox_nobody_reads_is_abandoned(monkeypatch: pytest.Monk
 
 
 async def test_taking_all_forgets_the_mailbox() -> None:
-    """Whoever gives a channel an inbox gets what lay unread, without what has expired."""
+    """
+    Whoever gives a channel an inbox gets what lay unread, without what has expired.
+    """
     all_boxes = boxes()
     items = [envelope(lifetime=-1), envelope(), envelope()]
     for item in items:
@@ -203,7 +227,9 @@ async def test_taking_all_forgets_the_mailbox() -> None:
 
 
 async def test_clearing_keeps_readers_and_held_mailboxes() -> None:
-    """Clearing throws messages away, not those who wait for them."""
+    """
+    Clearing throws messages away, not those who wait for them.
+    """
     all_boxes = boxes()
     box = all_boxes.hold("held", 1)
     box.put(envelope())

@@ -15,7 +15,9 @@ from fairway.layers.notices import INTERVAL_SECONDS, Notices
 def test_each_kind_is_said_once_per_interval(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next line tells how many were left out."""
+    """
+    The next line tells how many were left out.
+    """
     now = 1000.0
     monkeypatch.setattr(module, "monotonic", lambda: now)
     notices = Notices(logging.getLogger("fairway.layers"))

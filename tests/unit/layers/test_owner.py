@@ -79,7 +79,9 @@ async def bound() -> AsyncIterator[asyncio.AbstractEventLoop]:
 
 
 async def test_without_a_server_the_thread_fairway_io_owns_a_hub() -> None:
-    """The first call starts the thread; all hubs share it."""
+    """
+    The first call starts the thread; all hubs share it.
+    """
     first, second = Owner(Resident()), Owner(Resident())
     assert first.loop is None
     names = [
@@ -92,14 +94,18 @@ async def test_without_a_server_the_thread_fairway_io_owns_a_hub() -> None:
 
 
 def test_a_thread_without_a_loop_may_call() -> None:
-    """A view, a task or the shell enters and waits for the result."""
+    """
+    A view, a task or the shell enters and waits for the result.
+    """
     owner = Owner(Resident())
     assert owner.enter(lambda: 5).result(5) == 5
     assert not owner.here()
 
 
 async def test_calls_run_in_their_order_and_may_be_awaitables() -> None:
-    """Functions are called one after the other; what they return is awaited in a task."""
+    """
+    Functions are called one after the other; what they return is awaited in a task.
+    """
     owner = Owner(Resident())
     order: list[int] = []
 
@@ -118,7 +124,9 @@ async def test_calls_run_in_their_order_and_may_be_awaitables() -> None:
 
 
 async def test_an_error_is_the_callers() -> None:
-    """What a function or its awaitable raises comes out where it was entered."""
+    """
+    What a function or its awaitable raises comes out where it was entered.
+    """
 
     async def fail() -> None:
         raise KeyError("late")
@@ -133,7 +141,9 @@ async def test_an_error_is_the_callers() -> None:
 
 
 async def test_a_call_whose_caller_gave_up_is_not_made() -> None:
-    """Cancelling before the call begins keeps it from happening."""
+    """
+    Cancelling before the call begins keeps it from happening.
+    """
     resident = Resident()
     owner = Owner(resident)
     calls: list[int] = []
@@ -145,7 +155,9 @@ async def test_a_call_whose_caller_gave_up_is_not_made() -> None:
 
 
 async def test_a_flood_of_calls_leaves_the_loop_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only so many calls are made before the loop does something else."""
+    """
+    Only so many calls are made before the loop does something else.
+    """
     monkeypatch.setattr(module, "CALLS_PER_TURN", 10)
     owner = Owner(Resident())
     async with bound():
@@ -158,7 +170,9 @@ async def test_a_flood_of_calls_leaves_the_loop_its_turns(monkeypatch: pytest.Mo
 
 
 async def test_too_many_waiting_calls_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loop that stands still does not gather calls for ever."""
+    """
+    A loop that stands still does not gather calls for ever.
+    """
     monkeypatch.setattr(module, "CALLS_MAX", 2)
     owner = Owner(Resident())
     async with bound():
@@ -170,7 +184,9 @@ async def test_too_many_waiting_calls_are_refused(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_server_takes_over_and_hands_back() -> None:
-    """The hub ends on the old loop before it begins on the new one, both ways."""
+    """
+    The hub ends on the old loop before it begins on the new one, both ways.
+    """
     resident = Resident()
     resident.wanted = True
     owner = Owner(resident)
@@ -192,7 +208,9 @@ async def test_a_server_takes_over_and_hands_back() -> None:
 
 
 async def test_an_unused_hub_is_on_no_loop_after_the_server() -> None:
-    """Nothing is started for a hub that nobody waits for."""
+    """
+    Nothing is started for a hub that nobody waits for.
+    """
     owner = Owner(Resident())
     async with bound():
         assert owner.loop is None
@@ -201,14 +219,18 @@ async def test_an_unused_hub_is_on_no_loop_after_the_server() -> None:
 
 
 async def test_a_hub_made_under_a_server_begins_there() -> None:
-    """Binding counts for hubs to come."""
+    """
+    Binding counts for hubs to come.
+    """
     async with bound() as here:
         owner = Owner(Resident())
         assert await result(owner.enter(asyncio.get_running_loop)) is here
 
 
 async def test_calls_during_a_move_wait_for_the_new_loop() -> None:
-    """Nothing that is entered while the hub moves is lost or made on the old loop."""
+    """
+    Nothing that is entered while the hub moves is lost or made on the old loop.
+    """
     resident = Resident()
     owner = Owner(resident)
     await result(owner.enter(int))
@@ -227,7 +249,9 @@ async def test_calls_during_a_move_wait_for_the_new_loop() -> None:
 
 
 async def test_the_newest_of_several_servers_owns_the_hubs() -> None:
-    """When it ends, the one before it does."""
+    """
+    When it ends, the one before it does.
+    """
     owner = Owner(Resident())
     await result(owner.enter(int))
     async with bound() as here:
@@ -242,7 +266,9 @@ async def test_the_newest_of_several_servers_owns_the_hubs() -> None:
 async def test_a_loop_that_ended_without_a_word_is_replaced(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The next call finds out, says so and goes on elsewhere."""
+    """
+    The next call finds out, says so and goes on elsewhere.
+    """
     resident = Resident()
     owner = Owner(resident)
     await result(owner.enter(int))
@@ -256,7 +282,9 @@ async def test_a_loop_that_ended_without_a_word_is_replaced(
 
 
 async def test_a_call_stranded_on_an_ended_loop_is_made_with_the_next() -> None:
-    """A wake-up that a loop took to its grave is repeated."""
+    """
+    A wake-up that a loop took to its grave is repeated.
+    """
     owner = Owner(Resident())
     await result(owner.enter(int))
     other = LoopThread()
@@ -275,7 +303,9 @@ async def test_a_call_stranded_on_an_ended_loop_is_made_with_the_next() -> None:
 async def test_a_move_stranded_on_an_ended_loop_is_taken_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A server does not wait for a loop that will never begin."""
+    """
+    A server does not wait for a loop that will never begin.
+    """
     monkeypatch.setattr(module, "PARTING_SECONDS", 0.05)
     owner = Owner(Resident())
     other = LoopThread()
@@ -298,7 +328,9 @@ async def test_a_move_stranded_on_an_ended_loop_is_taken_over(
 async def test_a_loop_that_stands_still_is_taken_over_from(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A hub waits only so long for its old loop to let it go."""
+    """
+    A hub waits only so long for its old loop to let it go.
+    """
     monkeypatch.setattr(module, "PARTING_SECONDS", 0.05)
     owner = Owner(Resident())
     await result(owner.enter(int))
@@ -315,7 +347,9 @@ async def test_a_loop_that_stands_still_is_taken_over_from(
 
 
 async def test_a_hub_that_cannot_begin_tells_its_callers_and_may_try_again() -> None:
-    """Everybody who waits gets the error; the next call is a new attempt."""
+    """
+    Everybody who waits gets the error; the next call is a new attempt.
+    """
     resident = Resident()
     resident.arrive_fails = [ValueError("no such host")]
     owner = Owner(resident)
@@ -331,7 +365,9 @@ async def test_a_hub_that_cannot_begin_tells_its_callers_and_may_try_again() -> 
 
 
 async def test_a_move_that_is_cancelled_leaves_callers_waiting_for_the_next_loop() -> None:
-    """A server that is stopped while it starts takes nobody's call with it."""
+    """
+    A server that is stopped while it starts takes nobody's call with it.
+    """
     resident = Resident()
     owner = Owner(resident)
     await result(owner.enter(int))
@@ -349,7 +385,9 @@ async def test_a_move_that_is_cancelled_leaves_callers_waiting_for_the_next_loop
 
 
 async def test_a_loop_that_ends_before_a_hub_has_begun_is_no_loss() -> None:
-    """The task that would begin is cancelled with its loop, and the call goes elsewhere."""
+    """
+    The task that would begin is cancelled with its loop, and the call goes elsewhere.
+    """
     resident = Resident()
     resident.gate = asyncio.Event()
     owner = Owner(resident)
@@ -368,7 +406,9 @@ async def test_a_loop_that_ends_before_a_hub_has_begun_is_no_loss() -> None:
 
 
 async def test_releasing_a_server_that_owns_nothing_disturbs_no_calls() -> None:
-    """Calls entered while somebody else's server stops are made where the hub is."""
+    """
+    Calls entered while somebody else's server stops are made where the hub is.
+    """
     owner = Owner(Resident())
     await result(owner.enter(int))
     io = owner.loop
@@ -381,7 +421,9 @@ async def test_releasing_a_server_that_owns_nothing_disturbs_no_calls() -> None:
 
 
 async def test_a_broker_that_closes_badly_stops_no_move(caplog: pytest.LogCaptureFixture) -> None:
-    """The failure is logged, and the hub is on its new loop."""
+    """
+    The failure is logged, and the hub is on its new loop.
+    """
     resident = Resident()
     owner = Owner(resident)
     await result(owner.enter(int))
@@ -392,7 +434,9 @@ async def test_a_broker_that_closes_badly_stops_no_move(caplog: pytest.LogCaptur
 
 
 async def test_what_runs_on_the_old_loop_ends_before_the_move() -> None:
-    """A call that was begun is finished where it was begun."""
+    """
+    A call that was begun is finished where it was begun.
+    """
     owner = Owner(Resident())
     loops: list[asyncio.AbstractEventLoop] = []
 
@@ -409,7 +453,9 @@ async def test_what_runs_on_the_old_loop_ends_before_the_move() -> None:
 
 
 async def test_a_call_cut_off_by_its_loop_is_unavailable() -> None:
-    """Whoever waits for a call on a loop that ends hears of it."""
+    """
+    Whoever waits for a call on a loop that ends hears of it.
+    """
     owner = Owner(Resident())
     await result(owner.enter(int))
     with LoopThread() as other:
@@ -424,7 +470,9 @@ async def test_a_call_cut_off_by_its_loop_is_unavailable() -> None:
 
 
 async def test_on_the_owning_loop_a_function_may_run_at_once() -> None:
-    """run_or_enter makes no detour where none is needed."""
+    """
+    run_or_enter makes no detour where none is needed.
+    """
     owner = Owner(Resident())
     elsewhere = owner.run_or_enter(threading.current_thread)
     assert (await result(elsewhere)).name == "fairway-io"
@@ -436,7 +484,9 @@ async def test_on_the_owning_loop_a_function_may_run_at_once() -> None:
 
 
 async def test_a_failure_nobody_waits_for_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """What runs without a caller does not fail in silence."""
+    """
+    What runs without a caller does not fail in silence.
+    """
 
     async def fail() -> None:
         raise ValueError("unheard")
@@ -450,7 +500,9 @@ async def test_a_failure_nobody_waits_for_is_logged(caplog: pytest.LogCaptureFix
 
 
 async def test_a_retired_hub_begins_anew_with_the_next_call() -> None:
-    """Retiring ends the hub where it is, from any loop or thread."""
+    """
+    Retiring ends the hub where it is, from any loop or thread.
+    """
     resident = Resident()
     owner = Owner(resident)
     await owner.retire()
@@ -471,7 +523,9 @@ async def test_a_retired_hub_begins_anew_with_the_next_call() -> None:
 
 
 async def test_the_end_of_the_process_waits_for_what_was_entered() -> None:
-    """Calls that are made in time are not lost; those that are not are counted."""
+    """
+    Calls that are made in time are not lost; those that are not are counted.
+    """
     owner = Owner(Resident())
     done = owner.enter(asyncio.sleep, 0.01)
     assert await asyncio.to_thread(owner.finish, monotonic() + 5) == 0
@@ -484,7 +538,9 @@ async def test_the_end_of_the_process_waits_for_what_was_entered() -> None:
 
 
 async def test_a_child_process_begins_without_loop_and_calls() -> None:
-    """Nothing of the parent is waited for or answered."""
+    """
+    Nothing of the parent is waited for or answered.
+    """
     resident = Resident()
     owner = Owner(resident)
     await result(owner.enter(int))

@@ -50,7 +50,9 @@ def layers(**configs: Any) -> Any:
 
 
 def test_default_is_always_a_layer() -> None:
-    """Without a setting, and with one for other aliases only, there is one for default."""
+    """
+    Without a setting, and with one for other aliases only, there is one for default.
+    """
     assert isinstance(get_channel_layer(), InMemoryChannelLayer)
     assert fairway.get_channel_layer() is get_channel_layer() is channel_layers["default"]
     assert get_channel_layer("other") is None
@@ -66,7 +68,9 @@ def test_default_is_always_a_layer() -> None:
 
 @pytest.mark.parametrize("path", [INMEMORY, "fairway.layers.InMemoryChannelLayer"])
 def test_our_layer_goes_by_two_names(path: str) -> None:
-    """Channels' name for the in-memory layer gives ours, with its CONFIG."""
+    """
+    Channels' name for the in-memory layer gives ours, with its CONFIG.
+    """
     with layers(default={"BACKEND": path, "CONFIG": {"capacity": 7, "expiry": 5}}):
         layer = get_channel_layer()
     assert type(layer) is InMemoryChannelLayer
@@ -74,7 +78,9 @@ def test_our_layer_goes_by_two_names(path: str) -> None:
 
 
 def test_a_layer_of_somebody_elses_works_by_its_path() -> None:
-    """Its CONFIG is its own business."""
+    """
+    Its CONFIG is its own business.
+    """
     config = {"BACKEND": f"{__name__}.OtherLayer", "CONFIG": {"hosts": ["here"]}}
     with layers(default=config), override_settings(FAIRWAY={"LAYER_CAPACITY": 3}):
         layer = get_channel_layer()
@@ -82,7 +88,9 @@ def test_a_layer_of_somebody_elses_works_by_its_path() -> None:
 
 
 def test_settings_of_all_layers_count_where_a_layer_says_nothing() -> None:
-    """FAIRWAY gives the value, CONFIG wins."""
+    """
+    FAIRWAY gives the value, CONFIG wins.
+    """
     with (
         layers(default={"BACKEND": INMEMORY}, own={"BACKEND": INMEMORY, "CONFIG": {"capacity": 9}}),
         override_settings(FAIRWAY={"LAYER_CAPACITY": 3, "LAYER_EXPIRY": 5}),
@@ -111,14 +119,18 @@ def test_settings_of_all_layers_count_where_a_layer_says_nothing() -> None:
 def test_a_configuration_that_describes_no_layer_is_refused(
     config: dict[str, Any], text: str
 ) -> None:
-    """The error names the alias and what is wrong; it is a ValueError, as in Channels."""
+    """
+    The error names the alias and what is wrong; it is a ValueError, as in Channels.
+    """
     with layers(default=config), pytest.raises(InvalidChannelLayerError, match=text) as caught:
         get_channel_layer()
     assert isinstance(caught.value, ValueError)
 
 
 def test_test_config_makes_a_layer_for_tests() -> None:
-    """Without one that is an error."""
+    """
+    Without one that is an error.
+    """
     with layers(default={"BACKEND": INMEMORY, "TEST_CONFIG": {"expiry": 100500}}):
         assert channel_layers.make_test_backend("default").expiry == 100500
     with (
@@ -130,7 +142,9 @@ def test_test_config_makes_a_layer_for_tests() -> None:
 
 @pytest.mark.parametrize("name", ["CHANNEL_LAYERS", "FAIRWAY"])
 def test_layers_are_made_anew_when_their_settings_change(name: str) -> None:
-    """override_settings gives new layers inside and outside."""
+    """
+    override_settings gives new layers inside and outside.
+    """
     outside = get_channel_layer()
     with override_settings(**{name: {}}):
         assert channel_layers.backends == {}
@@ -141,7 +155,9 @@ def test_layers_are_made_anew_when_their_settings_change(name: str) -> None:
 
 
 async def test_a_layer_of_former_settings_lets_its_broker_go() -> None:
-    """What is no longer configured ends its connection, and still works if somebody kept it."""
+    """
+    What is no longer configured ends its connection, and still works if somebody kept it.
+    """
     layer = get_channel_layer()
     await layer.group_send("room", {"type": "x"})
     assert layer.broker.connected
@@ -153,7 +169,9 @@ async def test_a_layer_of_former_settings_lets_its_broker_go() -> None:
 
 
 def test_a_test_may_put_its_own_layer_in_place() -> None:
-    """set() gives the layer it replaces, and None begins anew."""
+    """
+    set() gives the layer it replaces, and None begins anew.
+    """
     mine = InMemoryChannelLayer()
     assert channel_layers.set("default", mine) is None
     assert get_channel_layer() is mine
@@ -162,7 +180,9 @@ def test_a_test_may_put_its_own_layer_in_place() -> None:
 
 
 async def test_a_server_gets_the_hubs_of_all_layers() -> None:
-    """Those that exist move to its loop, those made later begin there."""
+    """
+    Those that exist move to its loop, those made later begin there.
+    """
     loop = asyncio.get_running_loop()
     with layers(late={"BACKEND": INMEMORY}):
         early = get_channel_layer()

@@ -53,7 +53,9 @@ def elsewhere() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 async def test_groups_begin_and_end_with_their_members(roster: Roster) -> None:
-    """The first join begins a group, the last leave ends it; the hub is told of both."""
+    """
+    The first join begins a group, the last leave ends it; the hub is told of both.
+    """
     assert roster.join("room", "a!1")
     assert not roster.join("room", "a!1")
     assert not roster.join("room", "a!2")
@@ -69,7 +71,9 @@ async def test_groups_begin_and_end_with_their_members(roster: Roster) -> None:
 async def test_members_stand_where_the_fan_out_wants_them(
     roster: Roster, elsewhere: asyncio.AbstractEventLoop
 ) -> None:
-    """Direct members, members with a taker and members elsewhere are kept apart."""
+    """
+    Direct members, members with a taker and members elsewhere are kept apart.
+    """
     inbox, outbox = FakeInbox(), FakeOutbox()
     here = asyncio.get_running_loop()
     roster.attach("direct!1", inbox, outbox, here)
@@ -94,7 +98,9 @@ async def test_members_stand_where_the_fan_out_wants_them(
 
 
 async def test_detaching_leaves_every_group(roster: Roster) -> None:
-    """A channel that goes is gone everywhere; the groups that ended with it are named."""
+    """
+    A channel that goes is gone everywhere; the groups that ended with it are named.
+    """
     roster.attach("a!1", FakeInbox(), FakeOutbox(), asyncio.get_running_loop())
     for group in ("one", "two", "shared"):
         roster.join(group, "a!1")
@@ -105,7 +111,9 @@ async def test_detaching_leaves_every_group(roster: Roster) -> None:
 
 
 async def test_an_inbox_takes_over_what_its_channel_had(roster: Roster) -> None:
-    """Attaching keeps groups and unread messages of a channel that had only a mailbox."""
+    """
+    Attaching keeps groups and unread messages of a channel that had only a mailbox.
+    """
     roster.join("room", "a!1")
     unread = handler()
     roster.give("a!1", unread)
@@ -119,7 +127,9 @@ async def test_an_inbox_takes_over_what_its_channel_had(roster: Roster) -> None:
 
 @pytest.mark.parametrize("idle", [True, False])
 async def test_a_direct_member_gets_its_message_in_order(roster: Roster, *, idle: bool) -> None:
-    """What is for the socket goes there, unless an earlier message is still with the consumer."""
+    """
+    What is for the socket goes there, unless an earlier message is still with the consumer.
+    """
     inbox, outbox = FakeInbox(), FakeOutbox()
     inbox.idle = idle
     roster.attach("a!1", inbox, outbox, asyncio.get_running_loop())
@@ -134,7 +144,9 @@ async def test_a_direct_member_gets_its_message_in_order(roster: Roster, *, idle
 
 
 async def test_a_full_inbox_or_mailbox_is_said_so(roster: Roster) -> None:
-    """A channel without room raises ChannelFull with its name."""
+    """
+    A channel without room raises ChannelFull with its name.
+    """
     roster.attach("inbox!1", FakeInbox(capacity=3), None, asyncio.get_running_loop())
     for channel in ("inbox!1", "mailbox!1"):
         for _ in range(3):
@@ -144,7 +156,9 @@ async def test_a_full_inbox_or_mailbox_is_said_so(roster: Roster) -> None:
 
 
 async def test_a_message_to_another_loop_is_given_there(roster: Roster) -> None:
-    """The hub's loop hears whether there was room on the other one."""
+    """
+    The hub's loop hears whether there was room on the other one.
+    """
     other = asyncio.new_event_loop()
     inbox = FakeInbox(capacity=1)
     roster.attach("a!1", inbox, None, other)
@@ -168,7 +182,9 @@ async def test_a_message_to_another_loop_is_given_there(roster: Roster) -> None:
 async def test_channels_of_an_ended_loop_are_forgotten(
     roster: Roster, elsewhere: asyncio.AbstractEventLoop
 ) -> None:
-    """They leave their groups, and the hub is told how many went and what ended."""
+    """
+    They leave their groups, and the hub is told how many went and what ended.
+    """
     roster.attach("gone!1", FakeInbox(), None, elsewhere)
     roster.attach("gone!2", FakeInbox(), None, elsewhere)
     roster.join("theirs", "gone!1")
@@ -180,7 +196,9 @@ async def test_channels_of_an_ended_loop_are_forgotten(
 
 
 async def test_clearing_keeps_what_is_attached(roster: Roster) -> None:
-    """A flush ends groups and messages, not sockets."""
+    """
+    A flush ends groups and messages, not sockets.
+    """
     inbox = FakeInbox()
     roster.attach("a!1", inbox, None, asyncio.get_running_loop())
     roster.join("room", "a!1")

@@ -21,13 +21,17 @@ from fairway.layers.values import decode, encode
 
 
 class Color(TextChoices):
-    """Choices as models have them, text."""
+    """
+    Choices as models have them, text.
+    """
 
     RED = "red"
 
 
 class Size(IntegerChoices):
-    """Choices as models have them, numbers."""
+    """
+    Choices as models have them, numbers.
+    """
 
     LARGE = 3
 
@@ -67,14 +71,18 @@ def round_trip(value: Any) -> Any:
     ids=repr,
 )
 def test_it_arrives_with_its_value_and_type(value: Any) -> None:
-    """What can travel arrives as it was, with its own type."""
+    """
+    What can travel arrives as it was, with its own type.
+    """
     got = round_trip(value)
     assert got == value
     assert type(got) is type(value)
 
 
 def test_offsets_of_times_are_kept() -> None:
-    """A datetime keeps its offset from UTC, though not the name of its zone."""
+    """
+    A datetime keeps its offset from UTC, though not the name of its zone.
+    """
     there = dt.datetime(2024, 7, 1, 12, tzinfo=ZoneInfo("Asia/Kolkata"))
     got = round_trip(there)
     assert got == there
@@ -99,14 +107,18 @@ def test_offsets_of_times_are_kept() -> None:
     ids=repr,
 )
 def test_it_arrives_as_the_plain_type_it_stands_for(value: Any, expected: Any) -> None:
-    """Subclasses, proxies and tuples arrive as str, int, bytes, dict and list themselves."""
+    """
+    Subclasses, proxies and tuples arrive as str, int, bytes, dict and list themselves.
+    """
     got = round_trip(value)
     assert got == expected
     assert type(got) is type(expected)
 
 
 class Opaque:
-    """Something nobody can encode."""
+    """
+    Something nobody can encode.
+    """
 
 
 @pytest.mark.parametrize(
@@ -134,13 +146,17 @@ class Opaque:
     ids=[str(number) for number in range(18)],
 )
 def test_a_refusal_names_the_place(message: dict[Any, Any], text: str) -> None:
-    """Everything else is a TypeError that says where it is and what to do."""
+    """
+    Everything else is a TypeError that says where it is and what to do.
+    """
     with pytest.raises(TypeError, match=text):
         encode(message)
 
 
 def test_only_a_dict_is_a_message() -> None:
-    """A message is a dict without the key that layers reserve."""
+    """
+    A message is a dict without the key that layers reserve.
+    """
     with pytest.raises(TypeError, match="must be a dict, not list"):
         encode([])  # type: ignore[arg-type] # that is the point
     with pytest.raises(TypeError, match="reserved"):
@@ -149,7 +165,9 @@ def test_only_a_dict_is_a_message() -> None:
 
 @pytest.mark.parametrize("leaf", [1, Decimal(1)])
 def test_nesting_has_an_end(leaf: Any) -> None:
-    """A message that is nested too deeply, or holds itself, is a TypeError and no crash."""
+    """
+    A message that is nested too deeply, or holds itself, is a TypeError and no crash.
+    """
     deep: Any = leaf
     for _ in range(100_000):
         deep = [deep]
@@ -164,7 +182,9 @@ def test_nesting_has_an_end(leaf: Any) -> None:
 
 
 def test_the_message_is_not_changed() -> None:
-    """Encoding leaves the sender's message alone."""
+    """
+    Encoding leaves the sender's message alone.
+    """
     inner = {"safe": mark_safe("x"), "tuple": (1,)}
     message = {"inner": inner}
     encode(message)
@@ -173,7 +193,9 @@ def test_the_message_is_not_changed() -> None:
 
 
 def test_each_decoding_gives_a_new_dict() -> None:
-    """Nobody shares what was decoded."""
+    """
+    Nobody shares what was decoded.
+    """
     data = encode({"items": [1]})
     first, second = decode(data), decode(data)
     first["items"].append(2)
@@ -205,6 +227,8 @@ EXT_NOT_ASCII = b"\x81\xa1a\xc7\x02\x05\xff\xff"
     ids=lambda data: data[:8].hex() or "empty",
 )
 def test_what_encode_did_not_make_is_a_value_error(data: bytes) -> None:
-    """Bytes from elsewhere fail in one way only."""
+    """
+    Bytes from elsewhere fail in one way only.
+    """
     with pytest.raises(ValueError, match="not an encoded message"):
         decode(data)

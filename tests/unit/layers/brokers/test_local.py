@@ -28,7 +28,9 @@ async def started(*subjects: str) -> tuple[LocalBroker, list[tuple[str, bytes]]]
 
 
 async def test_a_publish_delivers_before_it_returns() -> None:
-    """There is no task and no loop turn between publish and delivery."""
+    """
+    There is no task and no loop turn between publish and delivery.
+    """
     broker, got = await started("a")
     assert broker.connected
     broker.publish("a", b"1")
@@ -42,7 +44,9 @@ async def test_a_publish_delivers_before_it_returns() -> None:
 
 
 async def test_a_closed_broker_delivers_nothing_and_keeps_its_queues() -> None:
-    """Between two loops nothing is delivered; queued payloads wait."""
+    """
+    Between two loops nothing is delivered; queued payloads wait.
+    """
     broker, got = await started("a")
     broker.push("q", b"1", lifetime=60, capacity=1)
     await broker.close()
@@ -53,7 +57,9 @@ async def test_a_closed_broker_delivers_nothing_and_keeps_its_queues() -> None:
 
 
 async def test_a_queue_has_a_capacity_and_a_lifetime() -> None:
-    """A full queue raises; an expired payload is not given."""
+    """
+    A full queue raises; an expired payload is not given.
+    """
     broker, _ = await started()
     broker.push("q", b"1", lifetime=60, capacity=1)
     with pytest.raises(ChannelFull, match="q"):
@@ -64,7 +70,9 @@ async def test_a_queue_has_a_capacity_and_a_lifetime() -> None:
 
 
 async def test_flush_and_fork_empty_the_queues() -> None:
-    """Nothing queued survives a flush, nor goes into a child process."""
+    """
+    Nothing queued survives a flush, nor goes into a child process.
+    """
     broker, got = await started("a")
     for forget in (broker.flush, broker.forked):
         broker.push("q", b"1", lifetime=60, capacity=1)
