@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import fairway.layers
 from fairway.exceptions import ChannelFull, ConfigurationError, MessageTooLarge
 from fairway.layers import BaseChannelLayer, ChannelLayer, InMemoryChannelLayer
 from fairway.layers.codec import Kind
@@ -257,3 +258,12 @@ def test_the_layer_is_what_subclassers_and_readers_expect() -> None:
     assert isinstance(layer, ChannelLayer | BaseChannelLayer)
     assert (layer.expiry, layer.group_expiry, layer.capacity) == (30, 10, 5)
     assert list(layer.extensions) == ["groups", "flush"]
+
+
+def test_the_package_gives_its_names_on_first_use() -> None:
+    """
+    What is public is listed, and anything else is an AttributeError.
+    """
+    assert set(fairway.layers.__all__) <= set(dir(fairway.layers))
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = fairway.layers.Nothing
