@@ -7,8 +7,9 @@ first use, so that a broker's client library is imported only where it is used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fairway.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fairway.layers.base import BaseChannelLayer
@@ -40,22 +41,4 @@ __all__ = [
     "get_channel_layer",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """
-    Import a public name from its home on first use.
-    """
-    try:
-        home = _HOMES[name]
-    except KeyError:
-        raise AttributeError(f"module 'fairway.layers' has no attribute {name!r}") from None
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """
-    Name what is public, loaded or not.
-    """
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -6,8 +6,9 @@ Names are found on first use (PEP 562), so that a project's tests import only wh
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fairway.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fairway.testing.communicators import (
@@ -28,22 +29,4 @@ __all__ = [
     "WebsocketCommunicator",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """
-    Import a public name from its home on first use.
-    """
-    try:
-        home = _HOMES[name]
-    except KeyError:
-        raise AttributeError(f"module 'fairway.testing' has no attribute {name!r}") from None
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """
-    Give the public names, loaded or not.
-    """
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
