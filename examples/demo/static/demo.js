@@ -10,8 +10,9 @@ const demo = {
     let socket, delay = 250;
     const open = () => {
       socket = new WebSocket(url);
-      socket.onopen = () => { delay = 250; status.textContent = "connected"; };
-      socket.onmessage = (event) => onMessage(event.data);
+      socket.onopen = () => { status.textContent = "connected"; };
+      // A server that accepts and then fails is no reason to come back sooner; one that speaks is.
+      socket.onmessage = (event) => { delay = 250; onMessage(event.data); };
       socket.onclose = (event) => {
         if (demo.FINAL.includes(event.code)) { status.textContent = "closed"; return; }
         status.textContent = "reconnecting";
@@ -30,8 +31,8 @@ const demo = {
     return element;
   },
 
-  append(id, element) {
-    document.getElementById(id).append(element);
+  append(id, element, before = null) {
+    document.getElementById(id).insertBefore(element, before);
     element.scrollIntoView({ block: "nearest" });
   },
 

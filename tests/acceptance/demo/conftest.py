@@ -16,6 +16,10 @@ from tests.acceptance.project import Project
 
 DEMO = Path(__file__).parents[3] / "examples" / "demo"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+MILLISECONDS_MAX = 12_000
+"""
+Time for a page to show what a test waits for.
+"""
 
 OpenTab: TypeAlias = Callable[..., Awaitable[Page]]
 
@@ -75,7 +79,14 @@ async def connected(page: Page) -> None:
     """
     Wait until a page says that its socket is connected.
     """
-    await page.wait_for_function("document.getElementById('status').textContent === 'connected'")
+    await until(page, "document.getElementById('status').textContent === 'connected'")
+
+
+async def until(page: Page, condition: str, argument: object = None) -> None:
+    """
+    Wait until something holds in a page, for less than a test may take.
+    """
+    await page.wait_for_function(condition, arg=argument, timeout=MILLISECONDS_MAX)
 
 
 async def log_in(browser: Browser, address: str, name: str) -> BrowserContext:
