@@ -67,10 +67,12 @@ class Inbox(Protocol):
     Event-loop thread only.
 
     Attributes:
+        capacity: Items that wait here at most; whoever puts them may lower it before the first.
         idle: True while no layer message lies here and no layer message taken from
             here is being handled: only then may a message go straight to the outbox.
     """
 
+    capacity: int
     idle: bool
 
     def put(self, item: Expiring) -> bool:

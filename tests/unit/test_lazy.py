@@ -24,8 +24,8 @@ def test_every_public_name_is_found(package: object) -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     """A name that is not public says which package it was looked for in."""
-    with pytest.raises(AttributeError, match="module 'fairway' has no attribute 'brodcast'"):
-        getattr(fairway, "brodcast")  # noqa: B009 - mypy knows that it is not there
+    with pytest.raises(AttributeError, match="module 'fairway' has no attribute 'broadcasts'"):
+        getattr(fairway, "broadcasts")  # noqa: B009 - mypy knows that it is not there
 
 
 def test_importing_fairway_imports_no_django() -> None:

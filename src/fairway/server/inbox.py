@@ -30,13 +30,13 @@ class Inbox:
     Event-loop thread only. An inbox at rest holds one future and no queue.
 
     Attributes:
+        capacity: See ``types.Inbox``.
         idle: See ``types.Inbox``.
         unread_bytes: Size of the peer's messages not yet received by the application.
         unread_messages: Their number.
     """
 
     __slots__ = (
-        "_capacity",
         "_disconnect",
         "_events",
         "_items",
@@ -45,6 +45,7 @@ class Inbox:
         "_on_read",
         "_waiter",
         "_waits_for_layer",
+        "capacity",
         "idle",
         "unread_bytes",
         "unread_messages",
@@ -62,7 +63,7 @@ class Inbox:
             on_read: Called after the application took an event that had to wait.
         """
         self._loop = loop
-        self._capacity = capacity
+        self.capacity = capacity
         self._on_read = on_read
         self._events: deque[tuple[Message, int]] | None = None
         self._items: ExpiringQueue[Expiring] | None = None
@@ -120,9 +121,12 @@ class Inbox:
             self.idle = False
             waiter.set_result(item)
             return True
-        if self._items is None:
-            self._items = ExpiringQueue(self._capacity)
-        if not self._items.put(item):
+        items = self._items
+        if items is None:
+            items = self._items = ExpiringQueue(self.capacity)
+        elif len(items) >= items.capacity:
+            items.purge(self._loop.time())
+        if not items.put(item):
             return False
         self.idle = False
         return True
@@ -212,5 +216,5 @@ class Inbox:
             self.unread_messages += 1
         else:
             if self._items is None:
-                self._items = ExpiringQueue(self._capacity)
+                self._items = ExpiringQueue(self.capacity)
             self._items.put_back(thing)

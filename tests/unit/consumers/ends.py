@@ -56,6 +56,7 @@ class FakeInbox:
 
     def __init__(self) -> None:
         self.idle = True
+        self.capacity = 100
         self.at_rest = asyncio.Event()
         self._events: deque[Any] = deque()
         self._more = asyncio.Event()

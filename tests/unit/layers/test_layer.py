@@ -205,6 +205,17 @@ async def test_capacity_of_a_channel_is_that_of_its_pattern() -> None:
     assert layer.channels[small].qsize() == 1
 
 
+async def test_an_attached_inbox_keeps_to_the_layers_capacity() -> None:
+    """
+    The stricter of the server's limit and the layer's counts.
+    """
+    layer = InMemoryChannelLayer(capacity=50, channel_capacity={"small*": 2})
+    for prefix, capacity, expected in (("small", 100, 2), ("wide", 100, 50), ("wide", 10, 10)):
+        inbox = FakeInbox(capacity)
+        layer.attach(await layer.new_channel(prefix), inbox=inbox)
+        assert inbox.capacity == expected
+
+
 async def test_another_loop_attaches_and_detaches() -> None:
     """
     A socket on another loop than the hub's is a member like any other.

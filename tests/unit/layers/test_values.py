@@ -104,7 +104,7 @@ def test_offsets_of_times_are_kept() -> None:
         ({mark_safe("k"): mark_safe("v")}, {"k": "v"}),
         ({lazystr("k"): [lazystr("v")]}, {"k": ["v"]}),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_it_arrives_as_the_plain_type_it_stands_for(value: Any, expected: Any) -> None:
     """

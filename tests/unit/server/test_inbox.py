@@ -270,6 +270,15 @@ class TestNextEvent:
         assert inbox.put(Item("new", now + 60))
         assert ready(inbox.next_event()) == "new"
 
+    async def test_expired_make_room(self, inbox: Inbox) -> None:
+        """
+        What nobody will read any more refuses nothing new.
+        """
+        for name in "xyz":
+            assert inbox.put(Item(name, expires=0.0))
+        assert inbox.put(Item("new"))
+        assert ready(inbox.next_event()) == "new"
+
     async def test_all_expired(self, inbox: Inbox) -> None:
         """
         If nothing else is there it waits, idle again.
