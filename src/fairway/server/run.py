@@ -83,6 +83,7 @@ class Server:
         self._stop: asyncio.Event | None = None
         self._hurry: asyncio.Event | None = None
         self._drain: float | None = None
+        self._stop_asked = False
         self.started = threading.Event()
         self.stopped = threading.Event()
         self.address = ""
@@ -120,6 +121,7 @@ class Server:
         Args:
             drain: Seconds that connections get, None for what the options say.
         """
+        self._stop_asked = True
         loop = self._loop
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._begin_stop, drain)
@@ -152,8 +154,11 @@ class Server:
         """
         Live through the whole life of the loop.
         """
-        loop = self._loop = asyncio.get_running_loop()
         self._stop, self._hurry = asyncio.Event(), asyncio.Event()
+        loop = self._loop = asyncio.get_running_loop()
+        if self._stop_asked:
+            # While the application was being loaded.
+            self._stop.set()
         executor = ThreadPoolExecutor(self._options.threads, thread_name_prefix="fairway")
         loop.set_default_executor(executor)
         self._catch_signals(loop)
@@ -164,10 +169,12 @@ class Server:
             if self._options.lifespan != "off":
                 await lifespan.startup()
             worker = Worker(self._options, application, lifespan.state)
-            await worker.serve(sock, tls)
-            self._announce(sock, secure=tls is not None)
-            await self._stop.wait()
-            await self._end(worker, lifespan)
+            try:
+                await worker.serve(sock, tls)
+                self._announce(sock, secure=tls is not None)
+                await self._stop.wait()
+            finally:
+                await self._end(worker, lifespan)
         finally:
             if self._on_stop is not None:
                 await self._on_stop(loop)

@@ -149,8 +149,10 @@ class Worker:
 
     def close(self) -> None:
         """
-        Let go of the timers.
+        Let go of the listening socket, without which uvloop's loop may not close, and the timers.
         """
+        if self._server is not None:
+            self._server.close()
         self.timers.close()
 
     async def _restart_websockets(self, sockets: list[WebSocketExchange], seconds: float) -> None:
