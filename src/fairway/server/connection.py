@@ -207,6 +207,9 @@ class Connection(asyncio.Protocol):
         self._decoder = None
         scope = scopes.websocket(request, upgrade.subprotocols)
         self._scopes = None
+        if self.exchange is not None:
+            # As in _begin_http.
+            self.worker.late.add(self.exchange)
         exchange = WebSocketExchange(self, scope, upgrade)
         self.exchange = self._websocket = exchange
         self.answering = True

@@ -32,7 +32,11 @@ async def test_silent_peer(app: Puppet, pinging: Served) -> None:
     assert metrics.closes.values["silent"] == silent + 1
 
 
-@pytest.mark.parametrize("sign", [client_frame(PONG), client_frame(TEXT, b"x"), b"\x81"])
+@pytest.mark.parametrize(
+    "sign",
+    [client_frame(PONG), client_frame(TEXT, b"x"), b"\x81"],
+    ids=["pong", "message", "piece"],
+)
 async def test_any_byte_is_life(app: Puppet, pinging: Served, sign: bytes) -> None:
     """
     Any byte counts, be it a pong, a message or a piece of a frame.

@@ -102,6 +102,9 @@ class TestHandshake:
         await page.respond()
         call = await app.call()
         await call.connect()
+        assert len(served.worker.late) == 1
+        page.end()
+        await until(lambda: not served.worker.late)
         assert [(await peer.response()).status for _ in range(2)] == [200, 101]
         await call.send("send", text="hi")
         assert (await peer.frame()).payload == b"hi"
@@ -180,6 +183,36 @@ class TestHandshake:
         response = await peer.response()
         assert response.status == 500
         assert "x-b" not in response.headers
+
+    @pytest.mark.parametrize("status", [101, 600, None])
+    async def test_bad_status(self, app: Puppet, served: Served, status: Any) -> None:
+        """
+        A status that is none is refused, and a better one may follow.
+        """
+        peer = await served.websocket()
+        call = await app.call()
+        with pytest.raises(LocalProtocolError, match="from 200 to 599"):
+            await call.send("http.response.start", status=status)
+        await call.send("close")
+        assert (await peer.response()).status == 403
+
+    async def test_frames_after_refusal(self, app: Puppet, served: Served) -> None:
+        """
+        What the peer sends behind a refused handshake is read and forgotten.
+        """
+        peer = await served.websocket()
+        call = await app.call()
+        await call.send("http.response.start", status=404)
+        await call.send("http.response.body", body=b"no", more_body=True)
+        await peer.send(client_frame(TEXT, b"x") * 1000)
+        await call.send("http.response.body")
+        await peer.send(client_frame(TEXT, b"x") * 1000)
+        assert (await peer.response()).body == b"no"
+        assert await peer.rest() == b""
+        assert [(await call.event())["type"] for _ in range(2)] == [
+            "websocket.connect",
+            "websocket.disconnect",
+        ]
 
     async def test_injection_in_refusal(self, app: Puppet, served: Served) -> None:
         """
