@@ -260,7 +260,6 @@ class Hub:
                 consumer is to see all of them.
             loop: The loop that both belong to.
         """
-        inbox.capacity = min(inbox.capacity, self._capacity(channel))
         self._roster.attach(channel, inbox, outbox, loop)
 
     def detach(self, channel: str) -> None:

@@ -127,6 +127,7 @@ class ChannelLayer(BaseChannelLayer):
                 consumer is to see all of them.
         """
         loop = asyncio.get_running_loop()
+        inbox.capacity = min(inbox.capacity, self.get_capacity(channel))
         if self.hub.owner.here():
             self.hub.attach(channel, inbox, outbox, loop)
         else:

@@ -68,7 +68,7 @@ def round_trip(value: Any) -> Any:
         Decimal("0.10"),
         Decimal("-1E+400"),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_it_arrives_with_its_value_and_type(value: Any) -> None:
     """
