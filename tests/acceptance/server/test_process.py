@@ -27,6 +27,7 @@ async def application(scope, receive, send):
             print("lifespan", phase)
             await send({"type": f"lifespan.{phase}.complete"})
     elif scope["type"] == "http":
+        print("begun")
         await asyncio.to_thread(time.sleep, float(scope["query_string"] or 0))
         await send({"type": "http.response.start", "status": 200})
         await send({"type": "http.response.body", "body": b"done"})
@@ -105,6 +106,7 @@ async def test_regular_end(folder: Project, loop: str, number: signal.Signals) -
     idle, socket_, busy = await server.connect(), await server.open(), await server.connect()
     await busy.send(request("/?0.3"))
     await busy.send(request())
+    await server.command.expect("begun\n")
     ending = asyncio.create_task(server.command.stop(number))
     assert await socket_.close_code() == 1012
     await socket_.send_close(1012)
@@ -125,6 +127,7 @@ async def test_second_signal(folder: Project) -> None:
     server = await serve(folder)
     peer, busy = await server.open(), await server.connect()
     await busy.send(request("/?30"))
+    await server.command.expect("begun\n")
     server.command.process.send_signal(signal.SIGTERM)
     assert await peer.close_code() == 1012
     began = asyncio.get_running_loop().time()
