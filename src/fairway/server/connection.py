@@ -131,7 +131,8 @@ class Connection(asyncio.Protocol):
             websocket.receive_data(data)
         elif self._lingering:
             return
-        elif self.answering and not self._body_expected():
+        elif self._held or (self.answering and not self._body_expected()):
+            # Also between two requests, before _next_request() has its turn.
             self._hold(data)
         else:
             self._receive_http(data)
