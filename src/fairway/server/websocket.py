@@ -63,6 +63,7 @@ class WebSocketExchange(Exchange):
         "_finish",
         "_missed",
         "_ping_at",
+        "_pinged_bytes",
         "_refusal",
         "_upgrade",
         "inbox",
@@ -80,6 +81,7 @@ class WebSocketExchange(Exchange):
         self._ahead = 0
         self._missed = 0
         self._ping_at = inf
+        self._pinged_bytes = 0
         self._close_by = inf
         self._finish: Callable[[], None] | None = None
         self._refusal: tuple[int, list[tuple[bytes, bytes]]] | None = None
@@ -402,11 +404,12 @@ class WebSocketExchange(Exchange):
         """
         Ask the peer for a sign of life, or give it up after too many silent intervals.
 
-        Any byte since the last ping counts. While we do not read, nothing can be missed,
-        but the ping is still written: the kernel reports a reset peer by that.
+        Any byte since the last ping counts, read or taken. While we do not read, nothing can
+        be missed, but the ping is still written: the kernel reports a reset peer by that.
         """
         connection, options = self.connection, self.connection.worker.options
-        if connection.alive:
+        pending = connection.transport.get_write_buffer_size()
+        if connection.alive or pending < self._pinged_bytes:
             self._missed = 0
         elif not connection.reading_paused:
             self._missed += 1
@@ -415,6 +418,7 @@ class WebSocketExchange(Exchange):
             connection.transport.abort()
             return
         connection.alive = False
+        self._pinged_bytes = pending
         if self.outbox.writable:
             self.outbox.send(PING)
         self._ping_at = now + options.ping_interval

@@ -12,7 +12,7 @@ import h11
 from hypothesis import given, settings, strategies as st
 
 from fairway.types import Receive, Scope, Send
-from tests.property.server.transports import StepLoop, connect
+from tests.unit.server.transports import StepLoop, connect
 
 
 class Sent(NamedTuple):

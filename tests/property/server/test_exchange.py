@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from fairway.exceptions import ClientDisconnected, LocalProtocolError
 from fairway.server.websocket import WebSocketExchange
 from fairway.wire.prepared import Prepared
-from tests.property.server.transports import StepLoop, connect
 from tests.protocol.harness import handshake
+from tests.unit.server.transports import StepLoop, connect
 from tests.unit.wire.frames import BINARY, CLOSE, TEXT, client_frame
 
 LIMIT = 1024
