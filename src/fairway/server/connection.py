@@ -290,6 +290,8 @@ class Connection(asyncio.Protocol):
         Answer a request that breaks the protocol, and close.
         """
         metrics.refusals.add(str(error.status))
+        # It refers to frames, and those to this connection.
+        error.__traceback__ = None
         log.logger.info("request refused with %d: %s", error.status, log.printable(error.reason))
         if self.answering:
             # Its head was fine and it is being answered: there is nothing to say but goodbye.
@@ -395,6 +397,8 @@ class Connection(asyncio.Protocol):
         """
         Cut the references to the exchange, so that memory is free without a collector.
         """
+        if type(self.exchange) is WebSocketExchange:
+            self.exchange.release()
         self.exchange = self._websocket = None
 
     # -- flow control

@@ -60,7 +60,8 @@ class Inbox:
         Args:
             loop: The loop everything here runs on.
             capacity: Layer messages held at most.
-            on_read: Called after the application took an event that had to wait.
+            on_read: Called after the application took an event that had to wait, as long
+                as more may follow.
         """
         self._loop = loop
         self.capacity = capacity
@@ -103,6 +104,8 @@ class Inbox:
         """
         if self._disconnect is None:
             self._disconnect = event
+            # Nobody is held back any more, and nothing here refers to the exchange.
+            self._on_read = _nothing
             waiter = self._waiter
             if waiter is not None and not waiter.done():
                 self._waiter = None
@@ -218,3 +221,9 @@ class Inbox:
             if self._items is None:
                 self._items = ExpiringQueue(self.capacity)
             self._items.put_back(thing)
+
+
+def _nothing() -> None:
+    """
+    Stand in for an exchange whose peer has gone.
+    """

@@ -302,6 +302,12 @@ class Outbox:
         self._write = _write_nowhere
         self._transport_bytes = _no_bytes
 
+    def release(self) -> None:
+        """
+        Forget the exchange; whoever still closes it is late.
+        """
+        self._end = _end_nothing
+
     def flush(self) -> bool:
         """
         Write what is queued, in one call, if the transport holds nothing.
@@ -348,6 +354,12 @@ class Outbox:
 def _write_nowhere(data: bytes) -> None:
     """
     Stand in for a transport that is not there yet, or gone.
+    """
+
+
+def _end_nothing(code: int, reason: str) -> None:
+    """
+    Stand in for an exchange that is over.
     """
 
 

@@ -350,6 +350,13 @@ class WebSocketExchange(Exchange):
         self._gone(codes.ABNORMAL, "")
         metrics.websockets_closed.value += 1
 
+    def release(self) -> None:
+        """
+        Cut what refers back to this exchange, once its peer and its application have gone.
+        """
+        self.scope = {}
+        self.outbox.release()
+
     def _gone(self, code: int, reason: str) -> None:
         """
         Let the application know that the peer left or was cut off.

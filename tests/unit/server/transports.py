@@ -91,6 +91,8 @@ class StepTransport:
         """
         Let the kernel take so many bytes more.
         """
+        if self.lost:
+            return
         self.room += count
         self._pump()
         if not self._buffer and self._paused:
@@ -165,6 +167,8 @@ class StepTransport:
         if not self.lost:
             self.lost = True
             self._protocol.connection_lost(None)
+            # As real transports do.
+            del self._protocol
 
 
 async def stand_by(scope: Scope, receive: Receive, send: Send) -> None:
