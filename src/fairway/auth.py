@@ -7,6 +7,7 @@ the request names a session. Nothing here closes sockets.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -195,7 +196,7 @@ async def identify(scope: Scope) -> None:
         scope["cookies"] = read_cookies(scope)
     if "session" not in scope:
         scope["session"] = open_session(scope["cookies"])
-    if "user" not in scope and apps.is_installed("django.contrib.auth"):
+    if "user" not in scope and "auth" in apps.app_configs:
         scope["user"] = await get_user(scope)
 
 
@@ -208,10 +209,17 @@ def _session(scope: Scope) -> Any:
 
 
 def _anonymous() -> AnonymousUser:
-    # Its module holds models, so it cannot be imported before the applications are ready.
+    return _anonymous_user()()
+
+
+@cache
+def _anonymous_user() -> type[AnonymousUser]:
+    """
+    Import the class late: its module holds models, which need the applications ready.
+    """
     from django.contrib.auth.models import AnonymousUser
 
-    return AnonymousUser()
+    return AnonymousUser
 
 
 def _load_user(session: Any) -> AbstractBaseUser | AnonymousUser:

@@ -249,11 +249,13 @@ class Connection(asyncio.Protocol):
         """
         Go on to the next request, or end, after a complete response.
         """
-        if not self.sink.keep_alive or self._body_expected():
+        exchange = self.exchange
+        if not self.sink.keep_alive or (type(exchange) is HttpExchange and exchange.unread_body):
             self.linger()
             return
         self.answering = False
-        self.deadline = self.worker.loop.time() + self.worker.options.keep_alive
+        worker = self.worker
+        self.deadline = worker.loop.time() + worker.options.keep_alive
         if self.sink.writable:
             self._go_on()
         else:
@@ -388,10 +390,13 @@ class Connection(asyncio.Protocol):
         if exchange is not self.exchange or self._lost:
             self.worker.late.discard(exchange)
             self.worker.check_empty()
-        if exchange is self.exchange and (self._lost or not self.answering):
-            if self._lost:
-                self._expect_nothing()
+        if exchange is not self.exchange:
+            return
+        if self._lost:
+            self._expect_nothing()
             self._forget()
+        elif not self.answering:
+            self.exchange = None
 
     def _forget(self) -> None:
         """

@@ -115,7 +115,7 @@ class Exchange:
         Judge how the application ended.
         """
         error = None if task.cancelled() else task.exception()
-        if _is_disconnected(error):
+        if error is not None and _is_disconnected(error):
             error = None
         try:
             if error is not None or self.state is not State.COMPLETE:

@@ -50,30 +50,15 @@ class ScopeFactory:
         """
         Make the scope of an HTTP request.
         """
-        return self._scope("http", "https" if self.secure else "http", request)
-
-    def websocket(self, request: Request, subprotocols: list[str]) -> Scope:
-        """
-        Make the scope of a WebSocket handshake; the extensions are added by the exchange.
-        """
-        scope = self._scope("websocket", "wss" if self.secure else "ws", request)
-        del scope["method"]
-        scope["subprotocols"] = subprotocols
-        return scope
-
-    def _scope(self, kind: str, scheme: str, request: Request) -> dict[str, Any]:
-        """
-        Fill in what both kinds of scope have, and the method.
-        """
         target = request.target
         raw_path, _, query = (target if target[:1] == b"/" else _origin_form(target)).partition(
             b"?"
         )
         path = unquote_to_bytes(raw_path) if b"%" in raw_path else raw_path
         scope: dict[str, Any] = {
-            "type": kind,
+            "type": "http",
             "asgi": ASGI,
-            "scheme": scheme,
+            "scheme": "https" if self.secure else "http",
             "method": request.method,
             "http_version": request.version,
             "path": path.decode("utf-8", "replace"),
@@ -86,6 +71,17 @@ class ScopeFactory:
         }
         if self.state is not None:
             scope["state"] = self.state.copy()
+        return scope
+
+    def websocket(self, request: Request, subprotocols: list[str]) -> Scope:
+        """
+        Make the scope of a WebSocket handshake; the extensions are added by the exchange.
+        """
+        scope = self.http(request)
+        del scope["method"]
+        scope["type"] = "websocket"
+        scope["scheme"] = "wss" if self.secure else "ws"
+        scope["subprotocols"] = subprotocols
         return scope
 
 

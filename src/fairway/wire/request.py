@@ -87,7 +87,12 @@ class Request:
         """
         Make another request with the same fields, whose list of headers is its own.
         """
-        request = Request(self.method, target, self.version, self.headers.copy())
+        # Hot path, once per request: without the call of __init__().
+        request = Request.__new__(Request)
+        request.method = self.method
+        request.target = target
+        request.version = self.version
+        request.headers = self.headers.copy()
         request.keep_alive = self.keep_alive
         request.upgrade = self.upgrade
         request.complete = self.complete
