@@ -67,16 +67,19 @@ class Exchange:
         The task is the application's coroutine itself: a wrapper would cost a frame
         per connection at rest and a hop per message.
         """
+        worker = self.connection.worker
         try:
-            coroutine = context.run(application, self.scope, receive, self.send)
+            if worker.application_is_async:
+                # Nothing of it runs before its task does, which has the context.
+                coroutine = application(self.scope, receive, self.send)
+            else:
+                coroutine = context.run(application, self.scope, receive, self.send)
         except Exception as error:  # noqa: BLE001 - whatever a plain callable may raise
             coroutine = _raise(error)
         if type(coroutine) is not CoroutineType:
             coroutine = _await(coroutine)
         # A given name saves asyncio from making one up, which costs a fifth of a task.
-        self.task = asyncio.Task(
-            coroutine, loop=self.connection.worker.loop, name="fairway", context=context
-        )
+        self.task = asyncio.Task(coroutine, loop=worker.loop, name="fairway", context=context)
         self.task.add_done_callback(self._application_done, context=context)
 
     async def send(self, message: Message) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import logging
 import socket
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ class Worker:
     Attributes:
         connections: Those whose transport is open.
         late: Exchanges that are over for their peer, while their application still runs.
+        application_is_async: Whether calling it only makes a coroutine.
         context: What each exchange's context is copied from.
         state: The lifespan state that scopes get a copy of, None without lifespan.
         stopping: Whether the end has begun.
@@ -54,6 +56,7 @@ class Worker:
         self.loop = asyncio.get_running_loop()
         self.options = options
         self.application = application
+        self.application_is_async = _is_async(application)
         self.state = state
         self.context = contextvars.copy_context()
         self.connections: set[Connection] = set()
@@ -166,3 +169,10 @@ class Worker:
                 await asyncio.sleep(PACE_SECONDS)
             for exchange in sockets[start : start + size]:
                 exchange.end(codes.RESTART, "the server restarts")
+
+
+def _is_async(application: ASGIApplication) -> bool:
+    """
+    Whether an application is an async function, or an object whose call is one.
+    """
+    return any(map(inspect.iscoroutinefunction, (application, type(application).__call__)))

@@ -38,6 +38,8 @@ _REPEATED_MAX: Final = 512
 _REPEATED_BYTES_MAX: Final = 2048
 _PRIVATE_FIELDS: Final = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 _repeated: dict[bytes, Request] = {}
+_VERSION: Final = b" HTTP/1."
+_VISIBLE: Final = bytes(range(0x21, 0x7F))
 
 _HOST_BYTES_MAX: Final = 512  # Above a domain name with its port, and little enough to remember.
 
@@ -130,6 +132,11 @@ def parse_head(head: bytes) -> Request:
     Raises:
         RemoteProtocolError: The head is refused, with the status to answer.
     """
+    if head.startswith(b"GET /"):
+        cut = head.find(_VERSION)
+        known = _repeated.get(head[cut + len(_VERSION) :])
+        if known is not None and not (target := head[4:cut]).translate(None, _VISIBLE):
+            return known.repeat(target)
     line = _REQUEST_LINE.match(head)
     if line is None:
         if _OTHER_VERSION.match(head):
@@ -148,9 +155,6 @@ def parse_head(head: bytes) -> Request:
         return _parse(method, target, minor, head)
     # A GET of a path: in this line nothing is left for llhttp to judge.
     fields = head[line.end() - 3 :]  # With the digit of the version before them.
-    known = _repeated.get(fields)
-    if known is not None:
-        return known.repeat(target)
     request = _parse(method, target, minor, head)
     if not request.upgrade and _PRIVATE_FIELDS.isdisjoint(name for name, _ in request.headers):
         if len(_repeated) >= _REPEATED_MAX:
