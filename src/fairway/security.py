@@ -146,7 +146,8 @@ def refusal(scope: Scope) -> Refusal | None:
         Why not, or None if the handshake may pass.
     """
     request = HandshakeRequest(scope)
-    seen = (request.scheme, *request.META.items())
+    # All that the rule reads of it; the scheme that a proxy names is in META.
+    seen = (request._get_scheme(), *request.META.items())  # noqa: SLF001 - our own class
     if seen in _admitted:
         return None
     try:

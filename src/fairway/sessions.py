@@ -53,7 +53,8 @@ def open_session(cookies: Mapping[str, str]) -> SessionBase:
     """
     Make the session that the cookies name, unread; a new one if they name none.
     """
-    return _session_store(settings.SESSION_ENGINE)(cookies.get(settings.SESSION_COOKIE_NAME))
+    key = cookies.get(settings.SESSION_COOKIE_NAME) if cookies else None
+    return _session_store(settings.SESSION_ENGINE)(key)
 
 
 @lru_cache(maxsize=8)
