@@ -442,14 +442,20 @@ def _decode(text_data: str) -> Any:
     Decode JSON. Whatever is wrong with it is the peer's fault, and said by one exception.
     """
     try:
-        return json.loads(text_data)
+        content = json.loads(text_data)
+        if "\\ud" in text_data or "\\uD" in text_data:
+            # Half of a surrogate pair is no text: neither a database nor a socket could take it.
+            json.dumps(content, ensure_ascii=False).encode()
     except JSONDecodeError as error:
         _refuse(error)
+    except UnicodeEncodeError:
+        raise InvalidJSON("expected JSON: text with half a surrogate pair", text_data) from None
     except ValueError:
         # sys.get_int_max_str_digits(): reading them would take quadratic time.
         raise InvalidJSON("expected JSON: an integer has too many digits", text_data) from None
     except RecursionError:
         raise InvalidJSON("expected JSON: nested too deeply", text_data) from None
+    return content
 
 
 def _refuse(error: JSONDecodeError) -> NoReturn:

@@ -299,7 +299,9 @@ class TestJson:
 
     @jsonic
     @pytest.mark.parametrize(
-        "text", ["{", "hello", "[1,]", "1" * 5000, "[" * 100_000], ids=lambda text: text[:7]
+        "text",
+        ["{", "hello", "[1,]", "1" * 5000, "[" * 100_000, r'["\ud83d"]', r'["\uDE00 x"]'],
+        ids=lambda text: text[:7],
     )
     async def test_bad_json_is_the_peers_fault(
         self, base: Any, layer: NotingLayer, text: str
@@ -317,6 +319,16 @@ class TestJson:
         assert len(caught.value.reason.encode()) <= 123
         assert caught.value.doc == text
         assert codes == [1007]
+
+    @jsonic
+    async def test_a_whole_surrogate_pair_is_text(self, base: Any, layer: NotingLayer) -> None:
+        """
+        What JSON writes as two escapes is one character, which may pass.
+        """
+        got: list[Any] = []
+        consumer = consumer_with(base, receive_json=lambda self, content: got.append(content))
+        await run(consumer, r'["\ud83d\uDE00"]')
+        assert got == [["😀"]]
 
     @jsonic
     async def test_a_projects_own_decoder_blames_the_peer_too(
