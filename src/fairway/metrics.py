@@ -79,7 +79,6 @@ websockets = Counter(
 )
 websockets_closed = Counter("fairway_websockets_closed_total", "WebSockets that ended.")
 messages_received = Counter("fairway_messages_received_total", "WebSocket messages received.")
-messages_offered = Counter("fairway_messages_offered_total", "Messages queued by fan-out.")
 refusals = LabelledCounter("fairway_refusals_total", "reason", "Requests refused by the server.")
 drops = LabelledCounter("fairway_drops_total", "reason", "Messages that reached nobody, by reason.")
 closes = LabelledCounter(

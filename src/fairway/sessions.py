@@ -164,7 +164,7 @@ class InstanceSessionWrapper:
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self.cookie_name = settings.SESSION_COOKIE_NAME
-        self.session_store = import_module(settings.SESSION_ENGINE).SessionStore
+        self.session_store = _session_store(settings.SESSION_ENGINE)
         self.scope = dict(scope)
         self.real_send = send
         self.activated = "session" not in self.scope

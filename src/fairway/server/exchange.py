@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fairway.types import ASGIApplication, Message, Scope
     from fairway.wire.http1 import Request
 
-__all__ = ["FRAMING", "Exchange", "HttpExchange", "refusal_status"]
+__all__ = ["FRAMING", "Exchange", "HttpExchange", "refusal_status", "response_status"]
 
 # Looking a member up in its enum costs 50 ns on Python 3.11; these two are met in each request.
 _WAITING, _COMPLETE = State.WAITING, State.COMPLETE
@@ -239,9 +239,7 @@ class HttpExchange(Exchange):
         """
         ``http.response.start``: held back until the first part of the body.
         """
-        status = message.get("status")
-        if not isinstance(status, int) or not 200 <= status <= 599:
-            raise LocalProtocolError(f"expected a status from 200 to 599, got {status!r}")
+        status = response_status(message)
         self._left = None
         self._headers = headers = []
         for field in message.get("headers", ()):
@@ -381,6 +379,19 @@ def _is_disconnected(error: BaseException | None) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.split(ClientDisconnected)[1] is None
     return isinstance(error, ClientDisconnected)
+
+
+def response_status(message: Message) -> int:
+    """
+    Read the status of a response that an application starts (RFC 9110 section 15).
+
+    Raises:
+        LocalProtocolError: It is no status of a final response.
+    """
+    status = message.get("status")
+    if not isinstance(status, int) or not 200 <= status <= 599:
+        raise LocalProtocolError(f"expected a status from 200 to 599, got {status!r}")
+    return status
 
 
 def _length(value: bytes) -> int:

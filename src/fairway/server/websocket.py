@@ -16,7 +16,7 @@ from fairway import metrics
 from fairway.exceptions import ClientFault, LocalProtocolError, RemoteProtocolError
 from fairway.server import log
 from fairway.server.asgi_state import WEBSOCKET, Machine, State
-from fairway.server.exchange import FRAMING, Exchange, refusal_status
+from fairway.server.exchange import FRAMING, Exchange, refusal_status, response_status
 from fairway.server.inbox import Inbox
 from fairway.server.outbox import Outbox, OutboxState
 from fairway.wire import codes
@@ -271,9 +271,7 @@ class WebSocketExchange(Exchange):
         """
         ``websocket.http.response.start``: held back until the first part of the body.
         """
-        status = message.get("status")
-        if not isinstance(status, int) or not 200 <= status <= 599:
-            raise LocalProtocolError(f"expected a status from 200 to 599, got {status!r}")
+        status = response_status(message)
         headers = [
             (name, value)
             for name, value in message.get("headers") or ()
