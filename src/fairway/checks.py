@@ -16,6 +16,7 @@ from django.core import checks
 
 from fairway import conf
 from fairway.exceptions import ConfigurationError
+from fairway.options import AREAS
 
 __all__ = ["check_settings"]
 
@@ -38,8 +39,8 @@ def _fairway() -> Iterator[checks.CheckMessage]:
                 hint=f"Did you mean {nearest!r}?" if nearest else "Remove it.",
                 id="fairway.E001",
             )
-        conf.resolve_server_options()
-        conf.resolve_layer_options()
+        for area in AREAS:
+            conf.resolve_options(area)
     except ConfigurationError as error:
         yield checks.Error(
             f"{error}. Neither runserver nor serve can start.",

@@ -3,7 +3,7 @@ Where each option's value comes from: default, ``FAIRWAY`` setting, environment 
 
 Later ones win, in that order. ``FAIRWAY = {"HEAD_TIMEOUT": 5}`` and the variable
 ``FAIRWAY_HEAD_TIMEOUT=5`` name the same field; variables that people set anyway
-(``PORT``, ``ASGI_THREADS``) are read too. What an option means, its bounds and
+(``PORT``, ``WEB_CONCURRENCY``) are read too. What an option means, its bounds and
 its help are in ``options``; nothing is looked up before somebody asks.
 """
 
@@ -19,35 +19,36 @@ from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origi
 from django.conf import settings
 
 from fairway.exceptions import ConfigurationError
-from fairway.options import LayerOptions, ServerOptions, validate
+from fairway.options import (
+    AREAS,
+    Options,
+    ServerOptions,
+    validate,
+)
 
 __all__ = [
     "Source",
     "UnknownSetting",
+    "changed_options",
     "django_setting",
-    "layer_settings",
-    "resolve_layer_options",
+    "resolve_options",
     "resolve_server_options",
     "unknown_settings",
 ]
 
 Source = Literal["default", "settings", "environment", "flag"]
 
-LAYER_PREFIX = "LAYER_"
-"""
-What the ``FAIRWAY`` keys of ``LayerOptions`` begin with: both areas know a ``message_bytes_max``.
-"""
-
 FAMILIAR_VARIABLES = {
     "ASGI_THREADS": "threads",
     "PORT": "port",
+    "WEB_CONCURRENCY": "workers",
 }
 """
 Variables that are set for any server, and the option each one means. (``HOST`` is not among
 them: some shells and package managers keep the machine's name or kind in it.)
 """
 
-Options = TypeVar("Options", ServerOptions, LayerOptions)
+Area = TypeVar("Area", bound=Options)
 
 
 class UnknownSetting(NamedTuple):
@@ -78,12 +79,14 @@ def resolve_server_options(
     Raises:
         ConfigurationError: A value has the wrong type or is out of bounds.
     """
-    return _resolve(ServerOptions, "", flags or {})
+    return resolve_options(ServerOptions, flags)
 
 
-def resolve_layer_options() -> tuple[LayerOptions, dict[str, Source]]:
+def resolve_options(
+    area: type[Area], flags: Mapping[str, Any] | None = None
+) -> tuple[Area, dict[str, Source]]:
     """
-    Fill the options of channel layers, as far as no layer's own ``CONFIG`` says otherwise.
+    Fill one area's options, as far as nothing closer to their use says otherwise.
 
     Returns:
         The options, and for each field where its value came from.
@@ -91,17 +94,29 @@ def resolve_layer_options() -> tuple[LayerOptions, dict[str, Source]]:
     Raises:
         ConfigurationError: A value has the wrong type or is out of bounds.
     """
-    return _resolve(LayerOptions, LAYER_PREFIX, {})
+    configured = _fairway()
+    hints = get_type_hints(area)
+    values: dict[str, Any] = {}
+    sources: dict[str, Source] = {spec.name: "default" for spec in fields(area)}
+    for spec in fields(area):
+        found = _find(spec, AREAS[area], configured, flags or {})
+        if found is not None:
+            source, where, value = found
+            values[spec.name] = _convert(value, hints[spec.name], where)
+            sources[spec.name] = source
+    options = area(**values)
+    validate(options)
+    return options, sources
 
 
-def layer_settings() -> dict[str, Any]:
+def changed_options(area: type[Options]) -> dict[str, Any]:
     """
-    Give the options of channel layers that settings or environment change.
+    Give the options of one area that settings or environment change.
 
     Raises:
         ConfigurationError: A value has the wrong type or is out of bounds.
     """
-    options, sources = resolve_layer_options()
+    options, sources = resolve_options(area)
     return {name: getattr(options, name) for name, source in sources.items() if source != "default"}
 
 
@@ -109,7 +124,7 @@ def unknown_settings() -> list[UnknownSetting]:
     """
     Find the keys of the ``FAIRWAY`` dict that mean nothing, each with the nearest that does.
     """
-    known = sorted({*_keys(ServerOptions, ""), *_keys(LayerOptions, LAYER_PREFIX)})
+    known = sorted(key for area in AREAS for key in _keys(area))
     unknown = [str(key) for key in _fairway() if key not in known]
     return [
         UnknownSetting(key, next(iter(difflib.get_close_matches(key.upper(), known, 1)), None))
@@ -124,27 +139,6 @@ def django_setting(name: str, default: Any) -> Any:
     if not settings.configured and not os.environ.get("DJANGO_SETTINGS_MODULE"):
         return default
     return getattr(settings, name, default)
-
-
-def _resolve(
-    area: type[Options], prefix: str, flags: Mapping[str, Any]
-) -> tuple[Options, dict[str, Source]]:
-    """
-    Fill one area's dataclass, field by field.
-    """
-    configured = _fairway()
-    hints = get_type_hints(area)
-    values: dict[str, Any] = {}
-    sources: dict[str, Source] = {spec.name: "default" for spec in fields(area)}
-    for spec in fields(area):
-        found = _find(spec, prefix, configured, flags)
-        if found is not None:
-            source, where, value = found
-            values[spec.name] = _convert(value, hints[spec.name], where)
-            sources[spec.name] = source
-    options = area(**values)
-    validate(options)
-    return options, sources
 
 
 def _find(
@@ -178,6 +172,10 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     wanted = next(one for one in alternatives if one is not type(None))
     if wanted is float and type(value) is int:
         return float(value)
+    if get_origin(wanted) is tuple:
+        if isinstance(value, list | tuple) and all(isinstance(word, str) for word in value):
+            return tuple(value)
+        wanted = tuple
     if type(value) is wanted:
         return value
     if isinstance(value, str) and wanted in _READERS:
@@ -201,11 +199,18 @@ def _fairway() -> dict[str, Any]:
     return configured
 
 
-def _keys(area: type[ServerOptions | LayerOptions], prefix: str) -> list[str]:
+def _keys(area: type[Options]) -> list[str]:
     """
     Name the ``FAIRWAY`` keys of one area.
     """
-    return [prefix + spec.name.upper() for spec in fields(area) if spec.metadata["setting"]]
+    return [AREAS[area] + spec.name.upper() for spec in fields(area) if spec.metadata["setting"]]
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """
+    Read a list as environment and flags write it, with commas.
+    """
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 _WORDS = {
@@ -216,5 +221,12 @@ _READERS: dict[Any, Any] = {
     bool: lambda text: _WORDS[text.lower()],
     float: float,
     int: int,
+    tuple: _words,
 }
-_NAMES = {bool: "true or false", float: "a number", int: "a whole number", str: "text"}
+_NAMES = {
+    bool: "true or false",
+    float: "a number",
+    int: "a whole number",
+    str: "text",
+    tuple: "a list of texts",
+}

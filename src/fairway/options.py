@@ -9,11 +9,19 @@ from these fields, so a setting is written down exactly once. Data only.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeAlias
 
 from fairway.exceptions import ConfigurationError
 
-__all__ = ["LayerOptions", "ServerOptions", "validate"]
+__all__ = [
+    "AREAS",
+    "IPCOptions",
+    "LayerOptions",
+    "Options",
+    "ProjectOptions",
+    "ServerOptions",
+    "validate",
+]
 
 
 def option(
@@ -63,6 +71,7 @@ class ServerOptions:
     fd: int | None = option(
         None, "Number of an inherited listening socket.", minimum=0, setting=False
     )
+    uds_mode: str = option("666", "Octal mode of that Unix socket's file.", setting=False)
     certfile: str | None = option(None, "TLS certificate chain, PEM.", setting=False)
     keyfile: str | None = option(None, "TLS private key, PEM.", setting=False)
     loop: str = option(
@@ -77,6 +86,60 @@ class ServerOptions:
         "auto", "Whether the application's lifespan is run.", choices=("auto", "on", "off")
     )
 
+    workers: int = option(
+        1,
+        "Processes that serve, under a supervisor; 0 takes one per CPU granted.",
+        unit="processes",
+        minimum=0,
+        maximum=1024,
+    )
+    max_requests: int = option(
+        0,
+        "Requests after which a worker is replaced, give or take a tenth; 0 keeps it.",
+        unit="requests",
+        minimum=0,
+    )
+    start_timeout: float = option(
+        60.0,
+        "Time for a worker to begin to serve before it is ended.",
+        unit="s",
+        minimum=0.1,
+        maximum=3600,
+    )
+    respawn_delay: float = option(
+        0.1,
+        "Time before a worker that ended is started again; doubles while it keeps ending.",
+        unit="s",
+        minimum=0.01,
+        maximum=3600,
+    )
+    respawn_delay_max: float = option(
+        10.0, "The longest such time.", unit="s", minimum=0.01, maximum=3600
+    )
+    pid_file: str | None = option(
+        None, "File to write the process id to while serving.", setting=False
+    )
+    trusted_proxies: tuple[str, ...] = option(
+        (),
+        "Addresses or networks whose forwarded headers name client and scheme; those behind a "
+        "Unix socket always do.",
+    )
+    health_path: str = option(
+        "/-/health", "Path that answers 200 while the process lives; empty for none."
+    )
+    ready_path: str = option(
+        "/-/ready", "Path that answers 200 while new work is welcome, else 503; empty for none."
+    )
+    metrics_path: str = option(
+        "", "Path that shows the counters to clients on this machine; empty for none."
+    )
+
+    connections_max: int = option(
+        0,
+        "Connections of one process; 0 for what the limit on open files allows.",
+        unit="connections",
+        minimum=0,
+    )
     head_bytes_max: int = option(
         65536, "Request line and headers, raw.", unit="bytes", minimum=256, maximum=16777216
     )
@@ -199,7 +262,61 @@ class LayerOptions:
     )
 
 
-def validate(options: ServerOptions | LayerOptions) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IPCOptions:
+    """
+    What the links between the processes of one machine keep to.
+    """
+
+    join_timeout: float = option(
+        0.25,
+        "Time that joining a group waits for other processes to acknowledge it.",
+        unit="s",
+        minimum=0.001,
+        maximum=60,
+    )
+    heartbeat: float = option(
+        2.0, "Time between signs of life on a link.", unit="s", minimum=0.01, maximum=60
+    )
+    silence: float = option(
+        10.0, "Time without a byte after which a link is closed.", unit="s", minimum=0.05
+    )
+    link_bytes_max: int = option(
+        8388608, "Bytes queued for one other process.", unit="bytes", minimum=65536
+    )
+    queue_poll: float = option(
+        1.0, "Time after which a queue is looked at without a call.", unit="s", minimum=0.01
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectOptions:
+    """
+    Which processes belong together, whatever carries their messages.
+    """
+
+    namespace: str | None = option(
+        None, "Name shared by the processes of one project; None derives one from SECRET_KEY."
+    )
+    runtime_dir: str | None = option(
+        None, "Directory of the sockets between processes; None for /tmp/fairway-<uid>."
+    )
+
+
+Options: TypeAlias = ServerOptions | LayerOptions | IPCOptions | ProjectOptions
+
+AREAS: dict[type[Any], str] = {
+    ServerOptions: "",
+    ProjectOptions: "",
+    LayerOptions: "LAYER_",
+    IPCOptions: "IPC_",
+}
+"""
+Each area with what its keys in the ``FAIRWAY`` dict begin with.
+"""
+
+
+def validate(options: Options) -> None:
     """
     Check every field against its bounds.
 

@@ -15,8 +15,8 @@ from pytest_django import Settings
 
 from fairway.conf import (
     UnknownSetting,
-    layer_settings,
-    resolve_layer_options,
+    changed_options,
+    resolve_options,
     resolve_server_options,
     unknown_settings,
 )
@@ -27,7 +27,7 @@ from fairway.options import LayerOptions, ServerOptions
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith("FAIRWAY_") or name in {"PORT", "ASGI_THREADS"}:
+        if name.startswith("FAIRWAY_") or name in {"PORT", "ASGI_THREADS", "WEB_CONCURRENCY"}:
             monkeypatch.delenv(name)
 
 
@@ -38,7 +38,7 @@ def test_without_a_word_everything_is_default() -> None:
     options, sources = resolve_server_options()
     assert options == ServerOptions()
     assert sources == {spec.name: "default" for spec in fields(ServerOptions)}
-    layer, layer_sources = resolve_layer_options()
+    layer, layer_sources = resolve_options(LayerOptions)
     assert layer == LayerOptions()
     assert set(layer_sources.values()) == {"default"}
 
@@ -105,7 +105,7 @@ def test_settings_of_layers_carry_a_prefix(
     settings.FAIRWAY = {"MESSAGE_BYTES_MAX": 5000, "LAYER_MESSAGE_BYTES_MAX": 6000}
     monkeypatch.setenv("FAIRWAY_LAYER_EXPIRY", "10")
     assert resolve_server_options()[0].message_bytes_max == 5000
-    assert layer_settings() == {"message_bytes_max": 6000, "expiry": 10.0}
+    assert changed_options(LayerOptions) == {"message_bytes_max": 6000, "expiry": 10.0}
 
 
 @pytest.mark.parametrize(
@@ -204,3 +204,21 @@ print(options.port, sources["port"], unknown_settings(), django_setting("DEBUG",
         env={**environ, "PORT": "9000"},
     )
     assert (done.stdout, done.stderr) == ("9000 environment [] none\n", "")
+
+
+@pytest.mark.parametrize("value", ["10.0.0.0/8, ::1", ["10.0.0.0/8", "::1"], ("10.0.0.0/8", "::1")])
+def test_a_list_is_written_as_a_list_or_with_commas(value: Any, settings: Settings) -> None:
+    """
+    Environment and flags hold a list as text with commas, settings as a list or so too.
+    """
+    settings.FAIRWAY = {"TRUSTED_PROXIES": value}
+    assert resolve_server_options()[0].trusted_proxies == ("10.0.0.0/8", "::1")
+
+
+def test_a_list_of_something_else_is_refused(settings: Settings) -> None:
+    """
+    Numbers are no addresses.
+    """
+    settings.FAIRWAY = {"TRUSTED_PROXIES": [10]}
+    with pytest.raises(ConfigurationError, match="a list of texts"):
+        resolve_server_options()

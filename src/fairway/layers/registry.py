@@ -18,6 +18,7 @@ from fairway import conf
 from fairway.exceptions import ConfigurationError, InvalidChannelLayerError
 from fairway.layers import owner
 from fairway.layers.layer import ChannelLayer
+from fairway.options import LayerOptions
 
 __all__ = [
     "DEFAULT_CHANNEL_LAYER",
@@ -127,7 +128,7 @@ class ChannelLayerManager:
         if not (isinstance(backend, type) and issubclass(backend, ChannelLayer)):
             return backend(**config)
         try:
-            return backend(**{**conf.layer_settings(), **config})
+            return backend(**{**conf.changed_options(LayerOptions), **config})
         except (TypeError, ConfigurationError) as error:
             raise InvalidChannelLayerError(f"CONFIG of {name}: {error}") from error
 

@@ -107,6 +107,18 @@ class LocalBroker(Broker):
         self.received += 1
         return parcel.payload
 
+    async def audience(self, subject: str) -> int:
+        """
+        Give 1 if anybody here wants a subject, else 0.
+        """
+        return int(subject in self._subjects)
+
+    def describe(self) -> str:
+        """
+        Say that nothing leaves this process.
+        """
+        return "memory, this process alone"
+
     async def flush(self) -> None:
         """
         Empty the queues.

@@ -88,6 +88,7 @@ class Command(Below):
         flags = {
             "host": self.addr.strip("[]"),
             "port": int(self.port),
+            "workers": 1,
             "access_log": True,
             "access_logger": "django.server",
             "drain": RELOAD_SECONDS / 2,
