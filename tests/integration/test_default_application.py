@@ -23,6 +23,9 @@ from fairway.routing import ProtocolTypeRouter, URLRouter
 from fairway.security import AllowedHostsOriginValidator, WebsocketDenier
 from fairway.testing import ApplicationCommunicator, HttpCommunicator, WebsocketCommunicator
 
+# A thread that answers pages may have a connection open since an earlier test.
+pytestmark = pytest.mark.django_db(transaction=True)
+
 HOST = (b"host", b"testserver")
 
 

@@ -18,6 +18,9 @@ from fairway.types import is_transparent
 from tests.protocol import harness
 from tests.protocol.harness import Served
 
+# A thread that answers pages may have a connection open since an earlier test.
+pytestmark = pytest.mark.django_db(transaction=True)
+
 SEEN: list[tuple[bool, str]] = []
 
 
