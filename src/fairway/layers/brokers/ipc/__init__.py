@@ -1,0 +1,3 @@
+"""
+The broker of one machine: processes that find each other in a directory, without a server.
+"""
