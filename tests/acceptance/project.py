@@ -107,10 +107,28 @@ class Command:
     async def kill(self) -> None:
         """
         End it whatever it does, with all that it started.
+
+        Those are found one by one: a supervisor gives each of its processes a group of its own.
         """
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        for pid in (self.process.pid, *descendants(self.process.pid)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         await self.ended()
+
+
+def descendants(pid: int) -> list[int]:
+    """
+    The processes that a process started, and those that they started, as /proc knows them.
+    """
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parent = int(stat.read_text("latin1").rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    found = [pid]
+    for one in found:
+        found += children.get(one, ())
+    return found[1:]
 
 
 class Project:
@@ -152,33 +170,43 @@ class Project:
         """
         return self.folder / "site_" / "settings.py"
 
-    async def run(self, *arguments: str) -> Command:
+    async def run(self, *arguments: str, **environment: str) -> Command:
         """
         Start Python in the project's folder.
         """
+        return await self.start(sys.executable, *arguments, **environment)
+
+    async def start(
+        self, program: str, *arguments: str, fds: tuple[int, ...] = (), **environment: str
+    ) -> Command:
+        """
+        Start a program in the project's folder, with descriptors passed on to it.
+        """
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
+            program,
             *arguments,
             cwd=self.folder,
             env={
                 **os.environ,
                 "PYTHONUNBUFFERED": "1",
                 "DJANGO_SETTINGS_MODULE": self.settings_module,
+                **environment,
             },
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=fds,
         )
         command = Command(process)
         self.commands.append(command)
         return command
 
-    async def manage(self, *arguments: str) -> Command:
+    async def manage(self, *arguments: str, **environment: str) -> Command:
         """
         Start ``manage.py``.
         """
-        return await self.run("manage.py", *arguments)
+        return await self.run("manage.py", *arguments, **environment)
 
     async def close(self) -> None:
         """
