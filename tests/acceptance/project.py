@@ -108,9 +108,12 @@ class Command:
         """
         End it whatever it does, with all that it started.
 
-        Those are found one by one: a supervisor gives each of its processes a group of its own.
+        A supervisor gives each of its processes a group of its own, so those are found one by one.
         """
-        for pid in (self.process.pid, *descendants(self.process.pid)):
+        others = descendants(self.process.pid)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        for pid in others:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         await self.ended()
