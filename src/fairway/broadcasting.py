@@ -66,7 +66,7 @@ def broadcast(
         ValueError: Transactions are open on several databases and ``using`` is missing.
         ChannelLayerUnavailable: With ``strict``, the broker did not take it.
     """
-    target = _layer(layer)
+    target = own_layer(layer)
     kind, payload = encode(message)
     target.require_sendable(group, payload)
     send = partial(_send, target, group, payload, kind, exclude, strict=strict)
@@ -103,7 +103,7 @@ async def abroadcast(
     """
     kind, payload = encode(message)
     try:
-        await _layer(layer).broadcast(group, payload, kind=kind, exclude=exclude)
+        await own_layer(layer).broadcast(group, payload, kind=kind, exclude=exclude)
     except ChannelLayerUnavailable as error:
         if strict:
             raise
@@ -160,7 +160,7 @@ def transaction_to_wait_for(using: str | None) -> str | None:
     )
 
 
-def _layer(alias: str) -> ChannelLayer:
+def own_layer(alias: str) -> ChannelLayer:
     """
     Give the layer of an alias.
 
@@ -175,7 +175,7 @@ def _layer(alias: str) -> ChannelLayer:
         raise InvalidChannelLayerError(f"There is no channel layer {alias!r}, only {known}.")
     raise InvalidChannelLayerError(
         f"broadcast() needs a channel layer of Fairway's; {alias!r} is a {type(found).__name__}. "
-        'Hint: "BACKEND": "fairway.layers.InMemoryChannelLayer".'
+        'Hint: "BACKEND": "fairway.layers.IPCChannelLayer".'
     )
 
 

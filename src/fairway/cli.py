@@ -21,8 +21,9 @@ import fairway
 from fairway.asgi import resolve_application
 from fairway.conf import resolve_server_options
 from fairway.exceptions import ConfigurationError
-from fairway.layers.registry import DEFAULT_CHANNEL_LAYER, bind, channel_layers, release
+from fairway.layers.registry import bind, describe_default, release
 from fairway.logs import configure_logging
+from fairway.management import subcommands
 from fairway.options import ServerOptions
 from fairway.server import Server
 
@@ -135,9 +136,17 @@ def serve(server: Server) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """
     Run ``fairway module:app``: serve any ASGI application, a Django project or not.
+
+    ``fairway publish ...`` and other subcommands have their own arguments.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in subcommands.SUBCOMMANDS:
+        return subcommands.main(arguments)
     parser = argparse.ArgumentParser(
-        prog="fairway", description="Serve an ASGI application.", allow_abbrev=False
+        prog="fairway",
+        description="Serve an ASGI application.",
+        epilog=subcommands.EPILOG,
+        allow_abbrev=False,
     )
     parser.add_argument("application", help="the application, as module:name")
     parser.add_argument("--version", action="version", version=f"Fairway {fairway.__version__}")
@@ -159,8 +168,8 @@ def _summary(options: ServerOptions, sources: Mapping[str, str]) -> list[str]:
     Say what runs, with which layer, and each value that is not a default with its source.
     """
     versions = fairway.__version__, django.get_version(), platform.python_version()
-    backend = channel_layers.configs[DEFAULT_CHANNEL_LAYER]["BACKEND"]
-    lines = ["Fairway {}, Django {}, Python {}".format(*versions), f"Channel layer: {backend}"]
+    layer = f"Channel layer: {describe_default()}"
+    lines = ["Fairway {}, Django {}, Python {}".format(*versions), layer]
     changed = [
         f"{name}={getattr(options, name)!r} ({source})"
         for name, source in sources.items()

@@ -172,6 +172,8 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     wanted = next(one for one in alternatives if one is not type(None))
     if wanted is float and type(value) is int:
         return float(value)
+    if wanted is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
     if get_origin(wanted) is tuple:
         if isinstance(value, list | tuple) and all(isinstance(word, str) for word in value):
             return tuple(value)

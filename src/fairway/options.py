@@ -8,6 +8,7 @@ from these fields, so a setting is written down exactly once. Data only.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
@@ -32,6 +33,7 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
+    pattern: tuple[str, str] | None = None,
     setting: bool = True,
 ) -> Any:
     """
@@ -44,6 +46,7 @@ def option(
         minimum: The smallest value accepted.
         maximum: The largest value accepted.
         choices: The only values accepted, for words.
+        pattern: A regular expression that the whole text has to match, and what it asks for.
         setting: Whether the ``FAIRWAY`` dict may hold it, and not just a flag.
     """
     metadata = {
@@ -52,6 +55,7 @@ def option(
         "minimum": minimum,
         "maximum": maximum,
         "choices": choices,
+        "pattern": pattern,
         "setting": setting,
     }
     return field(default=default, metadata=metadata)
@@ -296,10 +300,14 @@ class ProjectOptions:
     """
 
     namespace: str | None = option(
-        None, "Name shared by the processes of one project; None derives one from SECRET_KEY."
+        None,
+        "Name shared by the processes of one project; None derives one from SECRET_KEY.",
+        pattern=(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", "1 to 64 letters, digits and - _ ."),
     )
     runtime_dir: str | None = option(
-        None, "Directory of the sockets between processes; None for /tmp/fairway-<uid>."
+        None,
+        "Directory of the sockets between processes; None for /tmp/fairway-<uid>.",
+        pattern=(r"(?s)/.*", "an absolute path"),
     )
 
 
@@ -331,6 +339,8 @@ def validate(options: Options) -> None:
         if rules["choices"] and value not in rules["choices"]:
             message = f"{spec.name} must be one of {', '.join(rules['choices'])}, not {value!r}"
             raise ConfigurationError(message)
+        if rules["pattern"] and not re.fullmatch(rules["pattern"][0], value):
+            raise ConfigurationError(f"{spec.name} must be {rules['pattern'][1]}, not {value!r}")
         if (low is not None and value < low) or (high is not None and value > high):
             bounds = f"at least {low:g}" if high is None else f"between {low or 0:g} and {high:g}"
             raise ConfigurationError(

@@ -13,7 +13,7 @@ from fairway.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fairway.layers.base import BaseChannelLayer
-    from fairway.layers.layer import ChannelLayer, InMemoryChannelLayer
+    from fairway.layers.layer import ChannelLayer, InMemoryChannelLayer, IPCChannelLayer
     from fairway.layers.registry import (
         DEFAULT_CHANNEL_LAYER,
         ChannelLayerManager,
@@ -26,6 +26,7 @@ _HOMES = {
     "ChannelLayer": "fairway.layers.layer",
     "ChannelLayerManager": "fairway.layers.registry",
     "DEFAULT_CHANNEL_LAYER": "fairway.layers.registry",
+    "IPCChannelLayer": "fairway.layers.layer",
     "InMemoryChannelLayer": "fairway.layers.layer",
     "channel_layers": "fairway.layers.registry",
     "get_channel_layer": "fairway.layers.registry",
@@ -36,6 +37,7 @@ __all__ = [
     "BaseChannelLayer",
     "ChannelLayer",
     "ChannelLayerManager",
+    "IPCChannelLayer",
     "InMemoryChannelLayer",
     "channel_layers",
     "get_channel_layer",

@@ -1,5 +1,5 @@
 """
-The channel layer: Channels' API over a hub and a broker.
+The channel layers: Channels' API over a hub and a broker.
 
 Names, messages and sizes are checked here, in the caller's thread, so that a
 mistake is an exception where it was made. Who gets a message is the hub's
@@ -9,27 +9,34 @@ business, how it travels the broker's.
 from __future__ import annotations
 
 import asyncio
+import os
 from concurrent.futures import Future
 from dataclasses import fields
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fairway.exceptions import MessageTooLarge
+from fairway.exceptions import ConfigurationError, MessageTooLarge
 from fairway.layers.base import BaseChannelLayer, Capacities
 from fairway.layers.brokers.local import LocalBroker
 from fairway.layers.codec import Envelope, Kind, sort
-from fairway.layers.hub import Hub
-from fairway.options import LayerOptions, validate
+from fairway.layers.hub import GROUP, Hub
+from fairway.options import IPCOptions, LayerOptions, Options, ProjectOptions, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fairway.layers.brokers.base import Broker
     from fairway.types import Inbox, Outbox
 
-__all__ = ["ChannelLayer", "InMemoryChannelLayer"]
+__all__ = ["ChannelLayer", "IPCChannelLayer", "InMemoryChannelLayer"]
 
 GROUP_NAME_BYTES_MAX = 1024
+
+RUNTIME_DIR = "/tmp/fairway-{}"  # noqa: S108 - used only if it is this user's own
+"""
+Where the processes of one user meet: the same place whatever the environment says.
+"""
 
 
 class ChannelLayer(BaseChannelLayer):
@@ -40,11 +47,14 @@ class ChannelLayer(BaseChannelLayer):
     wait, so a message may be changed afterwards.
 
     Attributes:
+        areas: The areas of options that are arguments of the class, by their fields' names.
+        broker: Carries the messages.
         hub: The members of this process and their groups.
         options: The limits.
         group_expiry: Kept for those who read it: membership lasts as long as its channel.
     """
 
+    areas: ClassVar[tuple[type[Options], ...]] = (LayerOptions,)
     extensions: ClassVar[Sequence[str]] = ("groups", "flush")
 
     def __init__(
@@ -210,6 +220,18 @@ class ChannelLayer(BaseChannelLayer):
         self.require_sendable(group, payload)
         return self.hub.submit(group, kind, payload, exclude)
 
+    async def audience(self, group: str) -> int:
+        """
+        Give the number of processes in which the group has members at present.
+
+        Raises:
+            ChannelLayerUnavailable: The broker did not answer in bounded time.
+            TypeError: The name is none of a group.
+        """
+        self.require_valid_group_name(group)
+        reached: int = await self.hub.run(self.broker.audience, GROUP + group)
+        return reached
+
     # --- The whole layer ---------------------------------------------------------------------
 
     async def flush(self) -> None:
@@ -294,13 +316,7 @@ class InMemoryChannelLayer(ChannelLayer):
             channel_capacity: Patterns of channel names with a capacity of their own.
             limits: Other fields of ``LayerOptions``.
         """
-        names = {field.name for field in fields(LayerOptions)}
-        unknown = limits.keys() - names
-        if unknown:
-            raise TypeError(
-                f"unknown option {min(unknown)!r}; there are {', '.join(sorted(names))}"
-            )
-        options = LayerOptions(expiry=expiry, capacity=capacity, **limits)
+        (options,) = _fill(self.areas, {"expiry": expiry, "capacity": capacity, **limits})
         super().__init__(
             LocalBroker(expiry),
             options,
@@ -322,3 +338,99 @@ class InMemoryChannelLayer(ChannelLayer):
         The groups with their channels, to look at in tests.
         """
         return {group: dict.fromkeys(channels) for group, channels in self.hub.groups.items()}
+
+
+class IPCChannelLayer(ChannelLayer):
+    """
+    The channel layer of the processes of one machine, without a server between them.
+
+    Those meet that run as one user with the same directory and namespace.
+
+    Attributes:
+        directory: Where they meet: ``<runtime_dir>/<namespace>``.
+        place: Gives the directory that is really used, each time the layer begins on a loop.
+    """
+
+    areas: ClassVar[tuple[type[Options], ...]] = (LayerOptions, IPCOptions, ProjectOptions)
+
+    def __init__(
+        self,
+        runtime_dir: str | os.PathLike[str] | None = None,
+        namespace: str | None = None,
+        *,
+        expiry: float = 60,
+        group_expiry: float = 86400,
+        capacity: int = 100,
+        channel_capacity: Capacities | None = None,
+        **limits: Any,
+    ) -> None:
+        """
+        Make a layer that meets others at first use.
+
+        Args:
+            runtime_dir: An absolute path; None for ``/tmp/fairway-<uid>``.
+            namespace: What the processes of one project have in common.
+                ``get_channel_layer()`` derives it from the settings.
+            expiry: Seconds after which an unread message is worthless.
+            group_expiry: Accepted and ignored.
+            capacity: Unread messages of one channel.
+            channel_capacity: Patterns of channel names with a capacity of their own.
+            limits: Other fields of ``LayerOptions``, and those of ``IPCOptions``.
+
+        Raises:
+            ConfigurationError: There is no namespace, or a value is out of bounds.
+        """
+        # Imported here since not every system has Unix sockets.
+        from fairway.layers.brokers.ipc.broker import IPCBroker
+
+        root = RUNTIME_DIR.format(os.geteuid()) if runtime_dir is None else os.fspath(runtime_dir)
+        given = {"runtime_dir": root, "namespace": namespace}
+        layer, ipc, project = _fill(
+            self.areas, {"expiry": expiry, "capacity": capacity, **given, **limits}
+        )
+        validate(ipc)
+        validate(project)
+        if namespace is None:
+            raise ConfigurationError(
+                "IPCChannelLayer needs a namespace, got None: give one, or have "
+                "get_channel_layer() derive it from the settings"
+            )
+        self.directory = Path(root, namespace)
+        self.place: Callable[[Path], Path] = _as_it_is
+        super().__init__(
+            IPCBroker(self._locate, ipc, expiry=expiry, namespace=namespace),
+            layer,
+            channel_capacity=channel_capacity,
+            group_expiry=group_expiry,
+        )
+
+    def _locate(self) -> Path:
+        """
+        Give the directory to begin in.
+        """
+        return self.place(self.directory)
+
+
+def _as_it_is(directory: Path) -> Path:
+    """
+    Have the directory used that the layer was made for.
+    """
+    return directory
+
+
+def _fill(areas: Sequence[type[Options]], values: dict[str, Any]) -> list[Any]:
+    """
+    Distribute values to the areas of options that have a field of the name.
+
+    Raises:
+        TypeError: There is none.
+    """
+    names = [{field.name for field in fields(area)} for area in areas]
+    unknown = values.keys() - set().union(*names)
+    if unknown:
+        known = ", ".join(sorted(set().union(*names)))
+        raise TypeError(f"unknown option {min(unknown)!r}; there are {known}")
+    return [
+        area(**{name: value for name, value in values.items() if name in fields_of})
+        for area, fields_of in zip(areas, names, strict=True)
+    ]

@@ -1,40 +1,50 @@
 """
-Channel layers by alias, made from ``CHANNEL_LAYERS``: the one module here that knows Django.
+Channel layers by alias, made from ``CHANNEL_LAYERS``: the door between layers and settings.
 
 ``get_channel_layer()`` always gives a layer for ``default``: without a setting
-the one of this process. The names that Channels gave its layers work too.
+the one that joins the processes of this project on this machine, and in tests the one
+of this process alone. The names that Channels gave its layers work too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
+from dataclasses import fields
 from typing import Any
 
+from django.conf import settings
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from fairway import conf
 from fairway.exceptions import ConfigurationError, InvalidChannelLayerError
 from fairway.layers import owner
-from fairway.layers.layer import ChannelLayer
-from fairway.options import LayerOptions
+from fairway.layers.layer import ChannelLayer, IPCChannelLayer
+from fairway.layers.namespace import derive_namespace, in_tests, place
 
 __all__ = [
     "DEFAULT_CHANNEL_LAYER",
+    "IPC",
+    "MEMORY",
+    "OTHER_NAMES",
     "ChannelLayerManager",
     "bind",
     "channel_layers",
+    "default_backend",
+    "describe_default",
     "get_channel_layer",
     "release",
 ]
 
 DEFAULT_CHANNEL_LAYER = "default"
 
-DEFAULT_BACKEND = "fairway.layers.InMemoryChannelLayer"
+IPC = "fairway.layers.IPCChannelLayer"
+MEMORY = "fairway.layers.InMemoryChannelLayer"
 
 OTHER_NAMES = {
-    "channels.layers.InMemoryChannelLayer": DEFAULT_BACKEND,
+    "channels.layers.InMemoryChannelLayer": MEMORY,
 }
 """
 Backends under the names their users know them by.
@@ -62,7 +72,7 @@ class ChannelLayerManager:
         configs = conf.django_setting("CHANNEL_LAYERS", None) or {}
         if DEFAULT_CHANNEL_LAYER in configs:
             return dict(configs)
-        return {**configs, DEFAULT_CHANNEL_LAYER: {"BACKEND": DEFAULT_BACKEND}}
+        return {**configs, DEFAULT_CHANNEL_LAYER: {"BACKEND": default_backend()}}
 
     def make_backend(self, name: str) -> Any:
         """
@@ -128,9 +138,12 @@ class ChannelLayerManager:
         if not (isinstance(backend, type) and issubclass(backend, ChannelLayer)):
             return backend(**config)
         try:
-            return backend(**{**conf.changed_options(LayerOptions), **config})
+            layer = backend(**{**_given_options(backend), **config})
         except (TypeError, ConfigurationError) as error:
             raise InvalidChannelLayerError(f"CONFIG of {name}: {error}") from error
+        if isinstance(layer, IPCChannelLayer):
+            layer.place = place
+        return layer
 
     def _reset_backends(self, setting: str, **kwargs: Any) -> None:
         """
@@ -155,14 +168,41 @@ def get_channel_layer(alias: str = DEFAULT_CHANNEL_LAYER) -> Any:
         return None
 
 
+def default_backend() -> str:
+    """
+    Name the layer that ``default`` means without a setting.
+
+    Tests get one that knows no other process, and so does a system without Unix sockets.
+    """
+    return MEMORY if in_tests() or not hasattr(socket, "AF_UNIX") else IPC
+
+
+def describe_default() -> str:
+    """
+    Say for people which layer ``default`` is, and whom it reaches at present.
+    """
+    layer = get_channel_layer()
+    if isinstance(layer, ChannelLayer):
+        return layer.broker.describe()
+    return f"{type(layer).__module__}.{type(layer).__qualname__}"
+
+
 async def bind(loop: asyncio.AbstractEventLoop) -> None:
     """
     Give the hubs of all layers, made already or later, to a server's loop: the running one.
 
+    The default layer of a project begins now, so that what is wrong with it ends the start.
+
     Raises:
-        ConfigurationError: The broker of a layer made already can never work as configured.
+        ConfigurationError: A layer is described wrongly, or its broker can never work as
+            configured.
     """
     await owner.bind(loop)
+    if settings.configured:
+        try:
+            get_channel_layer()
+        except InvalidChannelLayerError as error:
+            raise ConfigurationError(str(error)) from error
     for layer in list(channel_layers.backends.values()):
         if isinstance(layer, ChannelLayer):
             await layer.hub.owner.move_to(loop)
@@ -173,6 +213,21 @@ async def release(loop: asyncio.AbstractEventLoop) -> None:
     Take the hubs back from a server's loop that is about to end: the running one.
     """
     await owner.release(loop)
+
+
+def _given_options(backend: type[ChannelLayer]) -> dict[str, Any]:
+    """
+    Give what settings and environment say about one class of layers.
+
+    Raises:
+        ConfigurationError: A value has the wrong type or is out of bounds.
+    """
+    given: dict[str, Any] = {}
+    for area in backend.areas:
+        given.update(conf.changed_options(area))
+        if any(field.name == "namespace" for field in fields(area)):
+            given.setdefault("namespace", derive_namespace())
+    return given
 
 
 channel_layers = ChannelLayerManager()
