@@ -11,10 +11,9 @@ from typing import Any
 
 from django.apps import AppConfig, apps
 from django.conf import settings
-from django.core import checks
 from django.core.management import find_commands, get_commands
 
-from fairway.checks import check_settings
+from fairway import checks
 from fairway.logs import configure_logging
 
 __all__ = ["FairwayConfig", "runserver_below"]
@@ -32,7 +31,7 @@ class FairwayConfig(AppConfig):
         """
         Register the checks, show the logs, and put our ``runserver`` in front.
         """
-        checks.register(check_settings, "fairway")
+        checks.register()
         configure_logging(getattr(settings, "LOGGING", None))
         # The dictionary is Django's cache, made once per process; the order of
         # INSTALLED_APPS would else decide.

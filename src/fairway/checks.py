@@ -2,30 +2,99 @@
 System checks: what is wrong in a project's settings, what follows, and the fix.
 
 Each has an id, ``fairway.E001`` and on for errors and ``fairway.W001`` and on for
-warnings, and the tag ``fairway``. A check looks at settings only; it opens no
-database and no broker.
+warnings, and the tag ``fairway``; ``docs/checks.md`` lists them. A check looks at settings
+and environment; it opens no broker, and a database only where Django hands one over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core import checks
+from django.db import DatabaseError, connections
 
 from fairway import conf
 from fairway.exceptions import ConfigurationError
 from fairway.options import AREAS
+from fairway.server.cpus import granted_cpus
 
-__all__ = ["check_settings"]
+__all__ = ["check_databases", "check_deployment", "check_settings", "register"]
+
+PLATFORM_VARIABLES = {
+    "DYNO": "Heroku",
+    "ECS_CONTAINER_METADATA_URI_V4": "Amazon ECS",
+    "FLY_APP_NAME": "Fly.io",
+    "KUBERNETES_SERVICE_HOST": "Kubernetes",
+    "K_SERVICE": "Cloud Run",
+    "RAILWAY_ENVIRONMENT_NAME": "Railway",
+    "RENDER": "Render",
+    "WEBSITE_INSTANCE_ID": "Azure App Service",
+}
+PLATFORM_FILES = {
+    "/.dockerenv": "Docker",
+    "/run/.containerenv": "Podman",
+}
+"""
+What shows that this is a container, of which there may be several.
+"""
+
+CONNECTION_LIMITS = """
+SELECT current_setting('max_connections')::int
+    - current_setting('superuser_reserved_connections')::int
+    - coalesce(current_setting('reserved_connections', true), '0')::int,
+    (SELECT datconnlimit FROM pg_database WHERE datname = current_database()),
+    (SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user)
+"""
+"""
+Asks PostgreSQL how many connections the server, the database and the role may have; -1 is any.
+"""
+
+CONNECTION_LIMIT_NAMES = (
+    "max_connections",
+    "CONNECTION LIMIT of the database",
+    "CONNECTION LIMIT of the role",
+)
+
+
+def register() -> None:
+    """
+    Have ``manage.py check`` run the checks, each when what it looks at is there.
+    """
+    checks.register(check_settings, "fairway")
+    checks.register(check_databases, "fairway", checks.Tags.database)
+    checks.register(check_deployment, "fairway", deploy=True)
 
 
 def check_settings(**options: Any) -> list[checks.CheckMessage]:
     """
     Check what Fairway reads from the settings.
     """
-    return [*_fairway(), *_asgi_application(), *_channel_layers()]
+    return [*_fairway(), *_asgi_application(), *_channel_layers(), *_processes()]
+
+
+def check_databases(
+    *, databases: Iterable[str] | None = None, **options: Any
+) -> list[checks.CheckMessage]:
+    """
+    Compare the connections that this project may open with what its databases take.
+
+    Args:
+        databases: Aliases that may be looked at, as ``check --database`` and ``migrate`` name
+            them.
+        options: Of no interest here.
+    """
+    return [message for alias in databases or () for message in _connections(alias)]
+
+
+def check_deployment(**options: Any) -> list[checks.CheckMessage]:
+    """
+    Check what is wrong only where the project is deployed, as ``check --deploy`` does.
+    """
+    return list(_containers())
 
 
 def _fairway() -> Iterator[checks.CheckMessage]:
@@ -84,3 +153,104 @@ def _channel_layers() -> Iterator[checks.CheckMessage]:
                 hint="Remove group_expiry.",
                 id="fairway.W002",
             )
+
+
+def _processes() -> Iterator[checks.CheckMessage]:
+    """
+    Look for layers that know one process while several are to serve.
+    """
+    from fairway.layers.namespace import in_tests
+    from fairway.layers.registry import MEMORY
+
+    processes, _ = _size()
+    if processes == 1 or in_tests():
+        return
+    for alias in _layers_of(MEMORY, getattr(settings, "CHANNEL_LAYERS", None) or {}):
+        yield checks.Error(
+            f"CHANNEL_LAYERS[{alias!r}] keeps messages within one process, and {processes} "
+            "processes are to serve. A broadcast reaches only the sockets of the process it is "
+            "made in.",
+            hint='Use "BACKEND": "fairway.layers.IPCChannelLayer", which is the default, or set '
+            "WORKERS to 1.",
+            id="fairway.E202",
+        )
+
+
+def _connections(alias: str) -> Iterator[checks.CheckMessage]:
+    """
+    Ask one database for its limits; one that is away is for others to report.
+    """
+    connection = connections[alias]
+    if connection.vendor != "postgresql":
+        return
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(CONNECTION_LIMITS)
+            limits = zip(cursor.fetchone(), CONNECTION_LIMIT_NAMES, strict=True)
+    except DatabaseError:
+        return
+    limit, name = min(found for found in limits if found[0] >= 0)
+    processes, threads = _size()
+    if processes * threads > limit:
+        yield checks.Warning(
+            f"{processes} processes with {threads} threads each may open {processes * threads} "
+            f"connections to database {alias!r}, which takes {limit} ({name}). What comes "
+            'after that fails with "too many connections".',
+            hint="Lower WORKERS or THREADS, raise that limit, or put a connection pooler in "
+            "between and silence this.",
+            id="fairway.W201",
+        )
+
+
+def _containers() -> Iterator[checks.CheckMessage]:
+    """
+    Look for layers that know one machine where it may be one container of several.
+    """
+    from fairway.layers.registry import IPC, channel_layers
+
+    sign = _container()
+    for alias in _layers_of(IPC, channel_layers.configs) if sign else ():
+        yield checks.Warning(
+            f"The channel layer {alias!r} reaches the processes of one machine, and this seems "
+            f"to be a container ({sign}). Where several run, a broadcast ends at the border of "
+            "the one it is made in.",
+            hint="For several containers, name a channel layer with a broker in CHANNEL_LAYERS. "
+            "For one, silence this with SILENCED_SYSTEM_CHECKS.",
+            id="fairway.W203",
+        )
+
+
+def _container() -> str | None:
+    """
+    Name the platform whose container this is, with what shows it.
+    """
+    for variable, platform in PLATFORM_VARIABLES.items():
+        if os.environ.get(variable):
+            return f"{variable} is set: {platform}"
+    for file, platform in PLATFORM_FILES.items():
+        if Path(file).exists():
+            return f"{file} exists: {platform}"
+    return None
+
+
+def _layers_of(backend: str, configs: Mapping[str, Any]) -> list[str]:
+    """
+    Name the layers that are of one kind, under whichever of its names.
+    """
+    from fairway.layers.registry import OTHER_NAMES
+
+    paths = {alias: str(layer.get("BACKEND", "")) for alias, layer in configs.items()}
+    return [alias for alias, path in paths.items() if OTHER_NAMES.get(path, path) == backend]
+
+
+def _size() -> tuple[int, int]:
+    """
+    Count the processes that settings and environment ask for, and the threads of each.
+
+    One and none if they are wrong, which another check says.
+    """
+    try:
+        options, _ = conf.resolve_server_options()
+    except ConfigurationError:
+        return 1, 0
+    return options.workers or granted_cpus(), options.threads

@@ -2,7 +2,7 @@
 What ``manage.py fairway ...`` and ``fairway ...`` can do besides serving: one module each.
 
 A subcommand is a module with ``HELP``, ``add_arguments(parser)`` and
-``run(say, **options)``; it imports what it needs when it runs. Adding one is a line in
+``run(say, **options)``, which imports what it needs when it runs. Adding one is a line in
 ``SUBCOMMANDS``. How they are started is known here and in ``commands/fairway.py`` alone.
 """
 
@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import django
 from django.core.management.base import CommandError
@@ -24,23 +24,25 @@ from fairway.management.subcommands import publish
 __all__ = ["EPILOG", "SUBCOMMANDS", "Subcommand", "add_subcommands", "main", "run"]
 
 
-class Subcommand(Protocol):
+class Subcommand(NamedTuple):
     """
     What a module here offers.
 
     Attributes:
-        HELP: One sentence for people.
+        help: One sentence for people.
         add_arguments: Adds what it takes to a parser.
         run: Does it, and says for people what was done; raises CommandError with an exit
             status if it could not be done.
     """
 
-    HELP: str
+    help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[..., None]
 
 
-SUBCOMMANDS: Mapping[str, Subcommand] = {"publish": publish}
+SUBCOMMANDS: Mapping[str, Subcommand] = {
+    "publish": Subcommand(publish.HELP, publish.add_arguments, publish.run),
+}
 
 EPILOG = f"There is also: {', '.join(f'fairway {name}' for name in SUBCOMMANDS)}."
 """
@@ -55,7 +57,7 @@ def add_subcommands(parser: argparse.ArgumentParser) -> None:
     choices = parser.add_subparsers(dest="subcommand", required=True, metavar="subcommand")
     for name, subcommand in SUBCOMMANDS.items():
         subcommand.add_arguments(
-            choices.add_parser(name, help=subcommand.HELP, description=subcommand.HELP)
+            choices.add_parser(name, help=subcommand.help, description=subcommand.help)
         )
 
 
