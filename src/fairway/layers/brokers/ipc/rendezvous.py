@@ -27,7 +27,7 @@ from time import time
 
 from fairway.exceptions import ConfigurationError
 
-__all__ = ["Rendezvous", "check_peer", "new_name", "open_directory", "peer_uid"]
+__all__ = ["LOCK", "Rendezvous", "check_peer", "new_name", "open_directory", "peer_uid", "try_lock"]
 
 PATH_BYTES_MAX = 107 if sys.platform == "linux" else 103
 """
@@ -156,7 +156,7 @@ class Rendezvous:
             Whether the entry is gone. If not, its process lives, or another cleaner is at
             work; the next scan shows.
         """
-        with self._lock() as held:
+        with try_lock(LOCK, self._directory) as held:
             if not held:
                 return not self._is_socket(name + ENTRY)
             try:
@@ -207,33 +207,6 @@ class Rendezvous:
             if descriptor >= 0:
                 os.close(descriptor)
 
-    @contextmanager
-    def _lock(self) -> Iterator[bool]:
-        """
-        Try to be the only cleaner, for as long as the block lasts; give whether that is so.
-
-        The kernel ends the lock with its holder. It is given back by name, since a child
-        forked meanwhile has the same descriptor and would keep it.
-        """
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            descriptor = os.open(LOCK, flags, 0o600, dir_fd=self._directory)
-        except OSError:
-            yield False
-            return
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-            try:
-                yield True
-            finally:
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-        finally:
-            os.close(descriptor)
-
     def _sweep(self) -> None:
         """
         Remove what was left by processes that ended between bind and rename.
@@ -268,6 +241,41 @@ class Rendezvous:
     def _unlink(self, name: str) -> None:
         with suppress(OSError):
             os.unlink(name, dir_fd=self._directory)
+
+
+@contextmanager
+def try_lock(path: str | Path, directory: int | None = None) -> Iterator[bool]:
+    """
+    Try to be the only one who clears up, for as long as the block lasts; never waits.
+
+    The kernel ends the lock with its holder. It is given back by name, since a child
+    forked meanwhile has the same descriptor and would keep it.
+
+    Args:
+        path: The file that is locked, made if it is missing.
+        directory: The descriptor of the directory that ``path`` starts from.
+
+    Returns:
+        Whether the lock is held.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o600, dir_fd=directory)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        os.close(descriptor)
 
 
 def _socket() -> socket.socket:

@@ -1,0 +1,516 @@
+"""
+Named queues shared by the processes of one machine: each message is read once, by anybody.
+
+A thread of its own does all that blocks, so nobody's loop ever waits for the disk: calls
+become jobs, what has come together is written in one transaction, and a message is handed
+to its reader only after it has left the file. The thread and the file exist from the first
+use to ``close``; while nobody waits for a message the thread sleeps, and while somebody
+does it looks once per ``poll``, should no ``wake`` have come. What is in the file is
+``store``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from time import monotonic, sleep
+from weakref import WeakSet
+
+from fairway.exceptions import ChannelFull, ChannelLayerUnavailable
+from fairway.layers.brokers.ipc import store
+from fairway.layers.notices import Notices
+
+__all__ = ["SQLiteQueues"]
+
+logger = logging.getLogger("fairway.layers")
+
+BUSY_SECONDS = 2.0
+"""
+Time a write waits for another process that writes, before the queues count as unavailable.
+"""
+
+BUSY_PAUSE_SECONDS = 0.001
+"""
+The first pause between two attempts; doubles up to fifty times that.
+"""
+
+JOBS_PER_TRANSACTION = 64
+PENDING_MAX = 10_000
+PENDING_BYTES_MAX = 67_108_864
+"""
+Calls, and bytes in them, that may wait for the disk.
+"""
+
+Action = Callable[[sqlite3.Connection], None]
+_Write = tuple["Future[None]", Action]
+
+
+class _Waiter:
+    """
+    One reader that waits, and what it was given.
+    """
+
+    __slots__ = ("future", "loop", "row")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.future: asyncio.Future[bytes] = loop.create_future()
+        self.row: store.Row | None = None
+
+    def give(self, row: store.Row) -> bool:
+        """
+        Hand over a message from any thread; False if the loop has ended.
+        """
+        return self._tell(lambda: self.future.set_result(row.payload))
+
+    def fail(self, error: Exception) -> None:
+        """
+        End the wait without a message, from any thread.
+        """
+        self._tell(lambda: self.future.set_exception(error))
+
+    def _tell(self, tell: Callable[[], None]) -> bool:
+        def on_loop() -> None:
+            if not self.future.done():
+                tell()
+
+        try:
+            self.loop.call_soon_threadsafe(on_loop)
+        except RuntimeError:
+            return False
+        return True
+
+
+class _Job:
+    """
+    One call, to be worked off in the thread.
+
+    Attributes:
+        queue: The queue whose readers are looked at afterwards; None for none.
+        action: What it writes; None for nothing.
+        size: The bytes it carries.
+        future: Where its result goes.
+    """
+
+    __slots__ = ("action", "future", "queue", "size")
+
+    def __init__(self, queue: str | None, action: Action | None = None, size: int = 0) -> None:
+        self.queue = queue
+        self.action = action
+        self.size = size
+        self.future: Future[None] = Future()
+
+
+class _Lane:
+    """
+    One thread with its file and its jobs, from a first use to a close or a fork.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self.store = store.Store(path)
+        self.pending = 0
+        self.pending_bytes = 0
+        self.ending = False
+        self.ended: Future[None] = Future()
+        self.ended.set_running_or_notify_cancel()  # Whoever waits for it may give up, it may not.
+
+
+class SQLiteQueues:
+    """
+    Queues by name, in one file. May be used from any thread and any loop; usable after ``close``.
+    """
+
+    def __init__(self, path: Path, poll: float, *, busy: float = BUSY_SECONDS) -> None:
+        """
+        Name the file; nothing is opened yet.
+
+        Args:
+            path: The file, in a directory that only this user may enter.
+            poll: Seconds after which queues somebody waits for are looked at without a ``wake``.
+            busy: Seconds that a write waits for other processes' writes.
+        """
+        self._path = path
+        self._poll = poll
+        self._busy = busy
+        self._notices = Notices(logger)
+        self._lane: _Lane | None
+        self._inherited: list[object] = []
+        self._begin_anew()
+        _instances.add(self)
+
+    def push(self, queue: str, payload: bytes, lifetime: float, capacity: int) -> Future[None]:
+        """
+        Add to the end of a queue. Does not wait; from any thread.
+
+        Args:
+            queue: Its name.
+            payload: The bytes.
+            lifetime: Seconds until it may be thrown away unread.
+            capacity: Unread payloads the queue may hold, this one included.
+
+        Returns:
+            What is done once the message is in the file. It raises ChannelFull if there is no
+            room for it, and ChannelLayerUnavailable if it could not be written in bounded time.
+
+        Raises:
+            ChannelLayerUnavailable: Too much waits for the disk already.
+        """
+
+        def action(connection: sqlite3.Connection) -> None:
+            if not store.add(connection, queue, payload, lifetime, capacity):
+                raise ChannelFull(queue)
+
+        return self._enter(_Job(queue, action, len(payload)))
+
+    async def pop(self, queue: str) -> bytes:
+        """
+        Wait for the oldest payload of a queue and take it, on whichever loop.
+
+        Of several who wait here, the first gets the first. A cancelled call loses nothing: what
+        it was about to get is put back in its place. While the file cannot be read the call
+        waits on.
+
+        Raises:
+            ChannelLayerUnavailable: The queues were closed.
+        """
+        waiter = _Waiter(asyncio.get_running_loop())
+        with self._lock:
+            self._waiters.setdefault(queue, deque()).append(waiter)
+        try:
+            self._enter(_Job(queue))
+            return await waiter.future
+        except BaseException:
+            self._give_up(queue, waiter)
+            raise
+
+    def wake(self, queue: str) -> None:
+        """
+        Look at a queue because another process has pushed. Does not wait; from any thread.
+        """
+        if queue in self._waiters:
+            with suppress(ChannelLayerUnavailable):
+                self._enter(_Job(queue))
+
+    def flush(self) -> Future[None]:
+        """
+        Throw away every message of every queue. Does not wait; from any thread.
+
+        Returns:
+            What is done once that has happened, or raises ChannelLayerUnavailable.
+        """
+        return self._enter(_Job(None, store.clear))
+
+    async def close(self, timeout: float) -> None:
+        """
+        End the thread after what was pushed is written, in ``timeout`` seconds at most.
+
+        Whoever waits for a message gets ChannelLayerUnavailable.
+        """
+        with self._lock:
+            lane, self._lane = self._lane, None
+            waiters = [waiter for line in self._waiters.values() for waiter in line]
+            self._waiters.clear()
+        for waiter in waiters:
+            waiter.fail(ChannelLayerUnavailable("the queues were closed"))
+        if lane is not None:
+            lane.ending = True
+            lane.jobs.put(None)
+            ended = asyncio.wrap_future(lane.ended)
+            await asyncio.wait([ended], timeout=timeout)
+            if not ended.done():
+                ended.cancel()
+                logger.warning("the queues in %s did not close within %g s", self._path, timeout)
+
+    def forked(self) -> None:
+        """
+        Begin anew in a child process: its parent's readers and calls are not the child's.
+        """
+        self._inherited.append((self._lane, self._waiters))
+        self._begin_anew()
+
+    # --- Who waits (any thread) --------------------------------------------------------------
+
+    def _begin_anew(self) -> None:
+        """
+        Have no thread, no file and nobody waiting.
+        """
+        # Collecting a reader that nobody awaits any more may enter it a second time.
+        self._lock = threading.RLock()
+        self._at_work = threading.Lock()
+        self._lane = None
+        self._waiters: dict[str, deque[_Waiter]] = {}
+        self._returned: list[store.Row] = []
+
+    def _enter(self, job: _Job) -> Future[None]:
+        """
+        Have a job worked off, starting the thread if it does not run.
+        """
+        with self._lock:
+            lane = self._lane
+            if lane is None:
+                lane = self._lane = self._start()
+            if lane.pending >= PENDING_MAX or lane.pending_bytes + job.size > PENDING_BYTES_MAX:
+                raise ChannelLayerUnavailable(
+                    f"{lane.pending} calls with {lane.pending_bytes} bytes wait for the queues "
+                    f"in {self._path}, which stand still"
+                )
+            lane.pending += 1
+            lane.pending_bytes += job.size
+            lane.jobs.put(job)
+        return job.future
+
+    def _start(self) -> _Lane:
+        """
+        Start a thread on a lane of its own. The lock is held.
+        """
+        lane = _Lane(self._path)
+        thread = threading.Thread(
+            target=self._run, args=(lane,), name="fairway-queues", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:  # The interpreter is ending, or no thread is to be had.
+            raise ChannelLayerUnavailable(f"no thread for the queues: {error}") from error
+        return lane
+
+    def _give_up(self, queue: str, waiter: _Waiter) -> None:
+        """
+        Leave the line of a queue, putting back what was given meanwhile.
+        """
+        with self._lock:
+            line = self._waiters.get(queue)
+            if line is not None and waiter in line:
+                line.remove(waiter)
+                if not line:
+                    del self._waiters[queue]
+            if waiter.row is None:
+                return
+            self._returned.append(waiter.row)
+        with suppress(ChannelLayerUnavailable):  # It stays in the list until it can be written.
+            self._enter(_Job(queue))
+
+    # --- The thread --------------------------------------------------------------------------
+
+    def _run(self, lane: _Lane) -> None:
+        """
+        Be the thread: work off jobs until the lane is closed, then what was put back.
+        """
+        poll_at = monotonic() + self._poll
+        while not lane.ending or not lane.jobs.empty():
+            jobs = self._next_jobs(lane, poll_at)
+            queues = {job.queue for job in jobs if job.queue is not None}
+            if monotonic() >= poll_at:
+                poll_at = monotonic() + self._poll
+                queues.update(list(self._waiters))
+            self._work(lane, jobs, queues)
+        self._work(lane, [], set())
+        with self._at_work:
+            lane.store.close()
+        lane.ended.set_result(None)
+
+    def _next_jobs(self, lane: _Lane, poll_at: float) -> list[_Job]:
+        """
+        Wait for jobs, for ever while nobody waits for a message, and take what came together.
+        """
+        waited_for = bool(self._waiters or self._returned)
+        timeout = max(0.0, poll_at - monotonic()) if waited_for else None
+        jobs: list[_Job] = []
+        with suppress(Empty):
+            job = lane.jobs.get(timeout=timeout)
+            while True:
+                if job is not None:
+                    jobs.append(job)
+                if len(jobs) >= JOBS_PER_TRANSACTION:
+                    break
+                job = lane.jobs.get_nowait()
+        with self._lock:
+            lane.pending -= len(jobs)
+            lane.pending_bytes -= sum(job.size for job in jobs)
+        return jobs
+
+    def _work(self, lane: _Lane, jobs: list[_Job], queues: set[str]) -> None:
+        """
+        Write what the jobs ask for, take what is waited for, and tell everybody.
+        """
+        writes = [
+            (job.future, job.action)
+            for job in jobs
+            if job.action and job.future.set_running_or_notify_cancel()
+        ]
+        try:
+            results, taken = self._write(lane, writes, queues)
+        except (sqlite3.Error, OSError) as error:
+            self._fail(writes, f"the queues in {self._path} cannot be used: {error}")
+        except Exception as error:  # The thread must outlive what nobody thought of.
+            logger.exception("the queues in %s failed", self._path)
+            self._fail(writes, f"the queues in {self._path} failed: {error!r}")
+        else:
+            for (future, _), refusal in zip(writes, results, strict=True):
+                if refusal is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(refusal)
+            for row in taken:
+                self._hand_out(lane, row)
+
+    def _write(
+        self, lane: _Lane, writes: list[_Write], queues: set[str]
+    ) -> tuple[list[ChannelFull | None], list[store.Row]]:
+        """
+        Do as ``_transact``, again while other processes write, and on a new file if need be.
+        """
+        until = monotonic() + self._busy
+        pause = BUSY_PAUSE_SECONDS
+        while True:
+            try:
+                with self._at_work:
+                    return self._transact(lane, writes, queues)
+            except sqlite3.Error as error:
+                if monotonic() >= until:
+                    raise
+                if store.is_broken(error):
+                    with self._at_work:
+                        lane.store.set_aside()
+                elif not isinstance(error, store.Busy):
+                    raise
+            sleep(pause)
+            pause = min(pause * 2, BUSY_PAUSE_SECONDS * 50)
+
+    def _transact(
+        self, lane: _Lane, writes: list[_Write], queues: set[str]
+    ) -> tuple[list[ChannelFull | None], list[store.Row]]:
+        """
+        Write and take in one transaction, or find without one that there is nothing to do.
+
+        Returns:
+            For each write what it raises, if anything; and the messages that were taken.
+        """
+        returned = list(self._returned)
+        wanted = {queue: len(line) for queue in queues if (line := self._waiters.get(queue))}
+        if not writes and not returned:
+            wanted = {queue: count for queue, count in wanted.items() if lane.store.holds(queue)}
+            if not wanted:
+                return [], []
+        with lane.store.transaction() as connection:
+            for row in returned:
+                store.put_back(connection, row)
+            results = [_result(action, connection) for _, action in writes]
+            taken = [
+                row
+                for queue, count in wanted.items()
+                for row in store.take(connection, queue, count)
+            ]
+        del self._returned[: len(returned)]  # Others only append.
+        return results, taken
+
+    def _hand_out(self, lane: _Lane, row: store.Row) -> None:
+        """
+        Give a message to who has waited longest; if nobody does any more, put it back.
+        """
+        while True:
+            with self._lock:
+                waiter = self._next_waiter(row.queue)
+                if waiter is None:
+                    self._returned.append(row)
+                    break
+                waiter.row = row
+            if waiter.give(row):
+                return
+            waiter.row = None  # Its loop has ended; nobody else touches it.
+        if not lane.ending:
+            with suppress(ChannelLayerUnavailable):
+                self._enter(_Job(row.queue))
+
+    def _next_waiter(self, queue: str) -> _Waiter | None:
+        """
+        Take who has waited longest out of the line. The lock is held.
+        """
+        line = self._waiters.get(queue)
+        if line is None:
+            return None
+        waiter = line.popleft()
+        if not line:
+            del self._waiters[queue]
+        return waiter
+
+    def _fail(self, writes: list[_Write], text: str) -> None:
+        """
+        Tell whoever wrote; those who read wait on, and one line says so.
+        """
+        for future, _ in writes:
+            future.set_exception(ChannelLayerUnavailable(text))
+        if not writes:
+            self._notices.say("queues", "%s", text)
+
+    # --- Forks -------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """
+        Have no connection while the process is copied: SQLite cannot be carried through a fork.
+        """
+        self._at_work.acquire(timeout=self._busy)
+        lane = self._lane
+        if lane is not None:
+            lane.store.close()
+
+    def after_fork(self) -> None:
+        """
+        Go on in the parent; the file is opened again when there is something to do.
+        """
+        with suppress(RuntimeError):
+            self._at_work.release()
+
+
+def _result(action: Action, connection: sqlite3.Connection) -> ChannelFull | None:
+    """
+    Do what a call asks for, and give what it raises if that is the caller's to know.
+    """
+    try:
+        action(connection)
+    except ChannelFull as error:
+        return error
+    return None
+
+
+def _before_fork() -> None:
+    """
+    Run before every fork.
+    """
+    for queues in sorted(_instances, key=id):
+        queues.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    """
+    Run after every fork, in the parent.
+    """
+    for queues in _instances:
+        queues.after_fork()
+
+
+def _after_fork_in_child() -> None:
+    """
+    Run after every fork, in the child.
+    """
+    for queues in _instances:
+        queues.forked()
+
+
+_instances: WeakSet[SQLiteQueues] = WeakSet()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
