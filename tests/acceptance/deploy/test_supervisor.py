@@ -1,0 +1,179 @@
+"""
+The real supervisord, as people run servers under it: with its socket and without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shlex
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from tests.acceptance.deploy.site import Site, program, sample
+from tests.acceptance.project import Command, Project
+
+SUPERVISORD = """
+[supervisord]
+nodaemon=true
+logfile=/dev/null
+logfile_maxbytes=0
+# So that it prints what its programs print.
+loglevel=debug
+pidfile={folder}/supervisord.pid
+childlogdir={folder}
+
+{program}
+stdout_logfile=NONE
+redirect_stderr=true
+autorestart={restart}
+startsecs=0
+"""
+
+
+async def supervise(
+    project: Project, folder: Path, sections: str, *, restart: str = "false"
+) -> Command:
+    """
+    Start supervisord with one program, whose output becomes its own.
+    """
+    configuration = folder / "supervisord.conf"
+    configuration.write_text(SUPERVISORD.format(folder=folder, program=sections, restart=restart))
+    return await project.start(program("supervisord"), "-c", str(configuration))
+
+
+def free_port() -> int:
+    """
+    A port that nobody has, and that the kernel gives nobody who asks for any.
+    """
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
+def section(project: Project, *, url: str, workers: int) -> str:
+    """
+    The program of the documentation, made to fit this project.
+    """
+    changes = {
+        "socket=tcp://127.0.0.1:8000": f"socket={url}",
+        "/srv/mysite/venv/bin/python": sys.executable,
+        "--workers 4": f"--workers {workers}",
+        "directory=/srv/mysite": f"directory={project.folder}",
+        "user=mysite\n": "",
+        "redirect_stderr=true\n": "",
+        "stdout_logfile=/var/log/mysite/web.log\n": "",
+    }
+    text = sample("ini", "[fcgi-program:")
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+async def stays_until_told(site: Site, command: Command) -> str:
+    """
+    Open a WebSocket, end supervisord, and give what it printed; the socket was told 1012.
+    """
+    url, _ = site.websocket("/ws/who/")
+    async with asyncio.timeout(15), connect(url) as peer:
+        await peer.recv()
+        ending = asyncio.create_task(command.stop())
+        with pytest.raises(ConnectionClosed):
+            await peer.recv()
+        assert peer.close_code == 1012
+        status, output = await ending
+    assert status == 0
+    return output
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_fcgi_program(site: Project, folder: Path, workers: int) -> None:
+    """
+    The documented section serves on supervisor's own socket, and ends in order with it.
+    """
+    text = section(site, url=f"tcp://127.0.0.1:{free_port()}", workers=workers)
+    command = await supervise(site, folder, text)
+    front = Site(await command.ready())
+    assert (await front.who())["inherited"] == []
+    output = await stays_until_told(front, command)
+    assert "mysite (exit status 0)" in output
+
+
+async def test_unix_socket_of_supervisor(site: Project, folder: Path) -> None:
+    """
+    A Unix socket of supervisor is served as well.
+    """
+    path = folder / "web.sock"
+    command = await supervise(site, folder, section(site, url=f"unix://{path}", workers=1))
+    await command.expect(f"Serving on unix:{path}")
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(b"GET /who/ HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+    async with asyncio.timeout(5):
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    await writer.wait_closed()
+    assert (await command.stop())[0] == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_bash_wrapper(site: Project, folder: Path, workers: str) -> None:
+    """
+    A bash script that prepares and then execs keeps the socket, and signals arrive.
+    """
+    script = folder / "serve.sh"
+    python = shlex.quote(sys.executable)
+    script.write_text(
+        "#!/bin/bash\nset -euo pipefail\necho prepared\n"
+        f'exec {python} manage.py serve --fd 0 --workers {workers} "$@"\n'
+    )
+    text = (
+        f"[fcgi-program:mysite]\nsocket=tcp://127.0.0.1:{free_port()}\ndirectory={site.folder}\n"
+        f"command=bash {script} --access-log"
+    )
+    command = await supervise(site, folder, text)
+    await command.expect("prepared")
+    front = Site(await command.ready())
+    await front.who()
+    assert "mysite (exit status 0)" in await stays_until_told(front, command)
+
+
+async def test_plain_program_has_no_socket(site: Project, folder: Path) -> None:
+    """
+    ``--fd 0`` under a plain ``[program]`` is refused in one line that names the section needed.
+    """
+    text = (
+        f"[program:mysite]\ndirectory={site.folder}\n"
+        f"command={sys.executable} manage.py serve --fd 0 --workers 2"
+    )
+    command = await supervise(site, folder, text)
+    await command.expect(
+        r"--fd 0: is a pipe or file, not a socket; use \[fcgi-program\] in supervisor, or drop --fd"
+    )
+    await command.expect(r"exited: mysite \(exit status 2; not expected\)")
+    status, output = await command.stop()
+    assert "Traceback" not in output
+    assert status == 0
+
+
+async def test_restarted_by_supervisor(site: Project, folder: Path) -> None:
+    """
+    A program that is killed is started again by supervisor, on the same socket path.
+    """
+    path = folder / "web.sock"
+    text = section(site, url=f"unix://{path}", workers=2)
+    command = await supervise(site, folder, text, restart="true")
+    pid = int((await command.expect(r"spawned: 'mysite' with pid (\d+)"))[1])
+    await command.expect(f"Serving on unix:{path}")
+    os.kill(pid, signal.SIGKILL)
+    await command.expect(f"Serving on unix:{path}")
+    assert (await command.stop())[0] == 0
