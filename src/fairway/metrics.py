@@ -73,6 +73,9 @@ _registry: dict[str, Counter | LabelledCounter] = {}
 
 connections = Counter("fairway_connections_total", "Connections accepted.")
 connections_closed = Counter("fairway_connections_closed_total", "Connections that ended.")
+accept_pauses = LabelledCounter(
+    "fairway_accept_pauses_total", "reason", "Times that accepting connections was paused."
+)
 requests = Counter("fairway_requests_total", "HTTP requests whose head was complete.")
 websockets = Counter(
     "fairway_websockets_total", "WebSocket handshakes that reached the application."

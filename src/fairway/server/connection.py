@@ -164,11 +164,14 @@ class Connection(asyncio.Protocol):
         """
         Start an exchange for a request whose head is complete.
         """
-        metrics.requests.value += 1
+        worker = self.worker
+        metrics.requests.value = count = metrics.requests.value + 1
+        if count >= worker.worn_at:
+            worker.wear_out()
         if self._scopes is None:
             self._scopes = self._scope_factory()
         self.sink.begin(request)
-        if self.worker.stopping:
+        if worker.stopping:
             self.sink.keep_alive = False
         if request.upgrade:
             self._begin_websocket(request, self._scopes)
@@ -363,7 +366,7 @@ class Connection(asyncio.Protocol):
         Let go of everything; an application still running is told and given its time.
         """
         metrics.connections_closed.value += 1
-        self.worker.connections.discard(self)
+        self.worker.leave(self)
         self._lingering = True
         self._held = b""
         self._decoder = None

@@ -1,8 +1,8 @@
 """
 A server worker: what its connections share, and the life of all of them.
 
-Accepting, counting and draining are here; what happens on one connection is in
-``connection``. The worker runs on one event loop and in one thread.
+Beginning, counting and draining are here; when to accept is in ``accept``, what happens on
+one connection in ``connection``. The worker runs on one event loop and in one thread.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ import contextvars
 import inspect
 import logging
 import socket
+import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from fairway import metrics
 from fairway.server import log
+from fairway.server.accept import BACKLOG, Acceptor, raise_descriptor_limit
 from fairway.server.clock import DateHeader
 from fairway.server.connection import Connection
 from fairway.server.outbox import Flusher
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     import ssl
 
     from fairway.options import ServerOptions
+    from fairway.server.board import Seat
     from fairway.server.exchange import Exchange
     from fairway.types import ASGIApplication
 
@@ -48,10 +53,18 @@ class Worker:
         context: What each exchange's context is copied from.
         state: The lifespan state that scopes get a copy of, None without lifespan.
         stopping: Whether the end has begun.
+        seat: Its place among the workers of one server, None on its own.
+        ready: Whether new work is welcome; set by whoever runs the worker.
+        worn_at: The count of requests at which the worker is worn.
+        on_worn: Called once when it is.
     """
 
     def __init__(
-        self, options: ServerOptions, application: ASGIApplication, state: dict[str, Any] | None
+        self,
+        options: ServerOptions,
+        application: ASGIApplication,
+        state: dict[str, Any] | None,
+        seat: Seat | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.options = options
@@ -67,6 +80,12 @@ class Worker:
         self.access_log = options.access_log
         self.access_logger = logging.getLogger(options.access_logger)
         self.stopping = False
+        self.seat = seat
+        self.ready = False
+        self.worn_at = sys.maxsize
+        self._requests_before = 0
+        self.on_worn: Callable[[], None] | None = None
+        self._acceptor: Acceptor | None = None
         self._server: asyncio.Server | None = None
         self._empty = asyncio.Event()
 
@@ -79,14 +98,64 @@ class Worker:
             sock.setsockopt(
                 socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self.options.unsent_bytes_max
             )
+        raise_descriptor_limit()
         handshake = self.options.head_timeout if tls is not None else None
-        self._server = await self.loop.create_server(
-            lambda: Connection(self),
-            sock=sock,
-            ssl=tls,
-            ssl_handshake_timeout=handshake,
-            backlog=2048,
+        acceptor = Acceptor(
+            self.loop,
+            sock,
+            self._connection,
+            tls=tls,
+            handshake_timeout=handshake,
+            connections_max=self.options.connections_max,
+            seat=self.seat,
         )
+        try:
+            acceptor.start()
+        except NotImplementedError:
+            # Windows' own loop cannot watch a socket: there is no limit on connections then.
+            self._server = await self.loop.create_server(
+                lambda: self._connection(None),
+                sock=sock,
+                ssl=tls,
+                ssl_handshake_timeout=handshake,
+                backlog=BACKLOG,
+            )
+        else:
+            self._acceptor = acceptor
+
+    def _connection(self, address: Any) -> Connection:
+        """
+        Make the protocol of a connection from an address.
+        """
+        return Connection(self)
+
+    def leave(self, connection: Connection) -> None:
+        """
+        Forget a connection that has ended.
+        """
+        self.connections.discard(connection)
+        if self._acceptor is not None:
+            self._acceptor.left()
+
+    @property
+    def requests_max(self) -> int:
+        """
+        Requests after which the worker is worn, from the moment this is set; 0 for never.
+        """
+        return 0 if self.worn_at == sys.maxsize else self.worn_at - self._requests_before
+
+    @requests_max.setter
+    def requests_max(self, count: int) -> None:
+        self._requests_before = metrics.requests.value
+        self.worn_at = self._requests_before + count if count else sys.maxsize
+
+    def wear_out(self) -> None:
+        """
+        Say once that the worker is worn.
+        """
+        self.worn_at = sys.maxsize
+        if self.on_worn is not None:
+            self.on_worn()
 
     def check_empty(self) -> None:
         """
@@ -115,8 +184,8 @@ class Worker:
         their clients do not all come back at once; requests may finish.
         """
         self.stopping = True
-        if self._server is not None:
-            self._server.close()
+        self.ready = False
+        self._stop_accepting()
         until = self.loop.time() + seconds
         sockets = []
         for connection in list(self.connections):
@@ -154,9 +223,19 @@ class Worker:
         """
         Let go of the listening socket, without which uvloop's loop may not close, and the timers.
         """
+        self._stop_accepting()
+        if self._acceptor is not None:
+            self._acceptor.close()
+        self.timers.close()
+
+    def _stop_accepting(self) -> None:
+        """
+        Let go of the listening socket.
+        """
+        if self._acceptor is not None:
+            self._acceptor.stop()
         if self._server is not None:
             self._server.close()
-        self.timers.close()
 
     async def _restart_websockets(self, sockets: list[WebSocketExchange], seconds: float) -> None:
         """
