@@ -12,6 +12,7 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import uvloop
@@ -101,6 +102,21 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         gc.collect()
     logger.removeHandler(errors)
     assert not errors.messages, "\n".join(errors.messages)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def runtime_dir() -> Iterator[Path]:
+    """
+    Have the processes that tests start meet in a place of their own, and not where others do.
+
+    Short, since the path of a Unix socket must be.
+    """
+    with (
+        TemporaryDirectory(prefix="fw-", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("FAIRWAY_RUNTIME_DIR", folder)
+        yield Path(folder)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -16,7 +16,6 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +73,16 @@ def _own_directory() -> Path:
     process = os.getpid()
     if process not in _own:
         _own[process] = Path(tempfile.mkdtemp(prefix="fairway-test-"))
-        atexit.register(partial(_remove, process))
+        atexit.register(_remove, process, _own[process])
     return _own[process] / "test"
 
 
-def _remove(process: int) -> None:
+def _remove(process: int, directory: Path) -> None:
     """
     Remove a process's directory at its end; a child that inherited the call leaves it.
     """
     if os.getpid() == process:
-        shutil.rmtree(_own[process], ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _data(module: str) -> list[str]:

@@ -12,13 +12,13 @@ import textwrap
 
 def run(script: str) -> subprocess.CompletedProcess[str]:
     """
-    Run a script in a new interpreter, with the project's settings and a layer in ``layer``.
+    Run a script in a new interpreter, with a layer of one process in ``layer``.
     """
     begin = """
         import asyncio, logging, os, sys, threading
-        from fairway.layers import get_channel_layer
+        from fairway.layers import InMemoryChannelLayer
         from fairway.layers.codec import Kind
-        layer = get_channel_layer()
+        layer = InMemoryChannelLayer()
     """
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(begin) + textwrap.dedent(script)],
