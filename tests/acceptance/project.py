@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -177,10 +178,14 @@ class Project:
         """
         Start Python in the project's folder.
         """
-        return await self.start(sys.executable, *arguments, **environment)
+        return await self.start(sys.executable, *arguments, environment=environment)
 
     async def start(
-        self, program: str, *arguments: str, fds: tuple[int, ...] = (), **environment: str
+        self,
+        program: str,
+        *arguments: str,
+        fds: tuple[int, ...] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> Command:
         """
         Start a program in the project's folder, with descriptors passed on to it.
@@ -193,7 +198,7 @@ class Project:
                 **os.environ,
                 "PYTHONUNBUFFERED": "1",
                 "DJANGO_SETTINGS_MODULE": self.settings_module,
-                **environment,
+                **(environment or {}),
             },
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

@@ -60,8 +60,6 @@ def site(project: Project) -> Project:
     """
     (project.folder / "site_" / "urls.py").write_text(VIEWS)
 
-            f.write(
-                "CHANNEL_LAYERS={'default':{'BACKEND':'fairway.layers.InMemoryChannelLayer'}}\n"
     return project
 
 

@@ -149,12 +149,13 @@ class Site:
         found: dict[str, Any] = json.loads(body)
         return found
 
-    def websocket(self, path: str) -> tuple[str, dict[str, Any]]:
+    def websocket(self, path: str, **options: Any) -> tuple[str, dict[str, Any]]:
         """
         What to give ``connect`` of the websockets package.
         """
         scheme = "wss" if self.tls else "ws"
-        options: dict[str, Any] = {"ssl": self.tls} if self.tls else {}
+        if self.tls:
+            options["ssl"] = self.tls
         if self.source:
             options["local_addr"] = (self.source, 0)
         return f"{scheme}://{self.address}{path}", options
@@ -232,7 +233,7 @@ class Nginx:
                 program("nginx"),
                 *("-p", str(self.folder), "-c", "nginx.conf", "-e", "stderr"),
                 fds=(fd,),
-                NGINX=f"{fd};",
+                environment={"NGINX": f"{fd};"},
             )
         return address
 

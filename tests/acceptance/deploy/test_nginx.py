@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import stat
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ async def socket_sees(site: Site, **options: Any) -> dict[str, Any]:
     """
     Open a WebSocket, see that it echoes, and give what its consumer sees of the client.
     """
-    url, own = site.websocket("/ws/who/")
-    async with asyncio.timeout(5), connect(url, **own, **options) as peer:
+    url, options = site.websocket("/ws/who/", **options)
+    async with asyncio.timeout(5), connect(url, **options) as peer:
         found: dict[str, Any] = json.loads(await peer.recv())
         await peer.send('{"echo": 1}')
         assert json.loads(await peer.recv()) == {"echo": 1}
@@ -76,19 +77,16 @@ async def follow(site: Site) -> None:
     Read a stream of events, each of which is made only after the one before has arrived.
     """
     host, _, port = site.address.partition(":")
+    head = f"GET /events/ HTTP/1.1\r\nHost: {site.address}\r\nConnection: close\r\n\r\n"
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(
-        f"GET /events/ HTTP/1.1\r\nHost: {site.address}\r\nConnection: close\r\n\r\n".encode()
-    )
-    async with asyncio.timeout(10):
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 200")
-        assert b"text/event-stream" in head
-        for number in range(3):
-            await reader.readuntil(f"data: {number}\n\n".encode())
-            assert (await site.get("/another/"))[0] == 200
-        assert (await reader.read()).endswith(b"0\r\n\r\n")
-    writer.close()
+    with closing(writer):
+        writer.write(head.encode())
+        async with asyncio.timeout(10):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            for number in range(3):
+                await reader.readuntil(f"data: {number}\n\n".encode())
+                assert (await site.get("/another/"))[0] == 200
+            assert (await reader.read()).endswith(b"0\r\n\r\n")
     await writer.wait_closed()
 
 
@@ -134,9 +132,9 @@ async def test_scheme_behind_trusted_proxy(
     seen = await front.who()
     assert (seen["scheme"], seen["secure"]) == ("https", True)
     assert (await socket_sees(front, origin=f"https://{address}"))["scheme"] == "wss"
-    url, options = front.websocket("/ws/who/")
+    url, options = front.websocket("/ws/who/", origin=f"http://{address}")
     with pytest.raises(InvalidStatus) as refused:
-        await connect(url, origin=f"http://{address}", **options)
+        await connect(url, **options)
     assert refused.value.response.status_code == 403
 
 

@@ -42,7 +42,7 @@ async def activate(
     return await project.start(
         *("bash", "-c", ACTIVATE, str(fd), sys.executable, "manage.py", "serve", *flags),
         fds=(fd,),
-        **environment,
+        environment=environment,
     )
 
 

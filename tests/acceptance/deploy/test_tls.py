@@ -29,8 +29,8 @@ async def test_pages_and_sockets(site: Project, certificate: Certificate, worker
     front = Site(address, tls=certificate.client)
     seen = await front.who()
     assert (seen["scheme"], seen["secure"]) == ("https", True)
-    url, options = front.websocket("/ws/chat/lobby/")
-    peers = [await connect(url, origin=f"https://{address}", **options) for _ in range(8)]
+    url, options = front.websocket("/ws/chat/lobby/", origin=f"https://{address}")
+    peers = [await connect(url, **options) for _ in range(8)]
     await front.get("/say/")
     async with asyncio.timeout(5):
         for peer in peers:
