@@ -98,6 +98,10 @@ members_lost = Counter(
     "fairway_members_lost_total", "Members removed because their event loop had ended."
 )
 gaps = Counter("fairway_gaps_total", "Messages known to be lost between processes.")
+joins_unconfirmed = Counter(
+    "fairway_joins_unconfirmed_total",
+    "Joins that another process did not acknowledge in time.",
+)
 queue_files_set_aside = Counter(
     "fairway_queue_files_set_aside_total", "Files of queues that could not be read any more."
 )

@@ -1,0 +1,592 @@
+"""
+The processes of one machine that are linked with this one: who they are, found and kept.
+
+Each process listens in the directory and dials everybody it finds there; whoever is dialled
+by a process it has no link to dials back. So there are two links per pair, and each
+carries the messages of the process that dialled it. One mesh lives from a start of the
+broker to its close, on one loop, and makes no task: connecting to a Unix socket does not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+from collections.abc import Hashable, Set as AbstractSet
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from fairway import metrics
+from fairway.exceptions import ChannelLayerUnavailable, ConfigurationError
+from fairway.layers.brokers.base import Deliver, OnGap, OnState
+from fairway.layers.brokers.ipc import frames
+from fairway.layers.brokers.ipc.interests import Interests
+from fairway.layers.brokers.ipc.joins import Joins, new_wait
+from fairway.layers.brokers.ipc.links import Link, LinkOwner, Links
+from fairway.layers.brokers.ipc.peers import (
+    RETRY_SECONDS_MAX,
+    RETRY_SECONDS_MIN,
+    Peer,
+    Visitor,
+)
+from fairway.layers.brokers.ipc.rendezvous import (
+    Rendezvous,
+    check_peer,
+    new_name,
+    open_directory,
+)
+from fairway.layers.notices import Notices
+from fairway.options import IPCOptions
+
+__all__ = ["Listener", "Mesh"]
+
+logger = logging.getLogger("fairway.layers")
+
+ACCEPTS_PER_TURN = 64
+
+ACCEPT_PAUSE_SECONDS = 0.1
+"""
+Time without accepting after the system refused a descriptor for it.
+"""
+
+PARTING_SECONDS = 1.0
+"""
+Time for what is queued to leave when the mesh closes.
+"""
+
+REFRESH_SCANS = 100
+"""
+Looks at the directory after which the entry's times are set anew.
+"""
+
+
+class Listener(NamedTuple):
+    """
+    Who is told what arrives.
+    """
+
+    deliver: Deliver
+    on_gap: OnGap
+    on_state: OnState
+
+
+class Mesh:
+    """
+    The place of this process among the others.
+
+    Attributes:
+        name: The own entry's name.
+        peers: The other processes, by the names of their entries.
+        loop: Where it lives.
+        links: The links of this process.
+        interests: Who wants what.
+        bytes_max: Bytes that may be queued for one other process.
+        listening: Whether others can find it.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        options: IPCOptions,
+        subjects: AbstractSet[str],
+        listener: Listener,
+        notices: Notices,
+    ) -> None:
+        """
+        Be alone, on the running loop, until ``open``.
+
+        Args:
+            directory: Where the processes meet.
+            options: The limits.
+            subjects: What this process wants; changed by the owner, who then calls
+                ``subscribe`` or ``unsubscribe``.
+            listener: Told what arrives.
+            notices: Where a line goes that may come often.
+        """
+        self._directory = directory
+        self._options = options
+        self._subjects = subjects
+        self._listener = listener
+        self._notices = notices
+        self.loop = asyncio.get_running_loop()
+        self._rendezvous: Rendezvous | None = None
+        self._sock: socket.socket | None = None
+        self._visitors: dict[Link, Visitor] = {}
+        self._joins = Joins(self.loop, options.join_timeout, self._note_late)
+        self._asked = 1
+        self._asking: asyncio.Future[None] | None = None
+        self._beat: asyncio.TimerHandle | None = None
+        self._beat_at = self._scan_at = 0.0
+        self._scans = 0
+        self._closed = False
+        self.name = new_name()
+        self.peers: dict[str, Peer] = {}
+        self.links = Links(self.loop)
+        self.interests: Interests[Peer] = Interests()
+        self.bytes_max = options.link_bytes_max
+        self.listening = False
+
+    # --- The beginning and the end -----------------------------------------------------------
+
+    def open(self) -> None:
+        """
+        Listen, and dial everybody who is there.
+
+        Raises:
+            ConfigurationError: The directory cannot be used.
+            ChannelLayerUnavailable: The system refuses what is needed at present.
+        """
+        try:
+            self._listen()
+        except OSError as error:
+            self.abandon()
+            raise ChannelLayerUnavailable(
+                f"cannot listen in {self._directory}: {error.strerror or error}"
+            ) from error
+        self.listening = True
+        self._scan()
+        self._schedule_beat()
+
+    async def settle(self) -> None:
+        """
+        Wait until everybody who is there has told its interests and heeds ours, or is late.
+        """
+        missing: set[Hashable] = {peer for peer in self.peers.values() if peer.awaited}
+        missing.update(peer.name for peer in self.peers.values() if peer.out and not peer.known)
+        settled = new_wait(self.loop)
+        self._joins.wait(self._asked, settled, missing)
+        await settled
+
+    async def close(self) -> None:
+        """
+        Leave: say so, after what is queued has left, in bounded time.
+        """
+        self._withdraw()
+        self._joins.close()
+        for link in list(self.links.open):
+            link.send(frames.BYE)
+        leaving = [
+            link.wait_room(0)
+            for link in list(self.links.open)
+            if link.moving(self._options.join_timeout)
+        ]
+        if leaving:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PARTING_SECONDS):
+                    await asyncio.gather(*leaving)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """
+        Leave without a word, now. May be called when the loop has ended.
+        """
+        self._withdraw()
+        self._joins.close()
+        for link in list(self.links.open):
+            link.close()
+        self._visitors.clear()
+        self.peers.clear()
+        if self._rendezvous is not None:
+            self._rendezvous.close()
+
+    def forked(self) -> None:
+        """
+        Close this process's copies of the descriptors, in a child, and touch nothing else.
+
+        Kept open they would outlive the parent, which then would seem to be alive.
+        """
+        self._closed = True
+        self.links.forked()
+        if self._sock is not None:
+            self._sock.close()
+        if self._rendezvous is not None:
+            self._rendezvous.close()
+
+    def _withdraw(self) -> None:
+        """
+        Be found and called no more.
+        """
+        self._closed = True
+        self.listening = False
+        if self._beat is not None:
+            self._beat.cancel()
+        if self._rendezvous is not None and self._sock is not None:
+            self._rendezvous.withdraw(self.name)
+        self._stop_listening()
+        if self._asking is not None and not self._asking.done():
+            self._asking.set_exception(ChannelLayerUnavailable("the broker was closed"))
+
+    def _listen(self) -> None:
+        """
+        Open the directory and listen in it, instead of where it did before.
+        """
+        rendezvous = open_directory(self._directory)
+        try:
+            sock = rendezvous.bind(self.name)
+        except BaseException:
+            rendezvous.close()
+            raise
+        self._stop_listening()
+        if self._rendezvous is not None:
+            self._rendezvous.close()
+        self._rendezvous, self._sock = rendezvous, sock
+        self.loop.add_reader(sock.fileno(), self._accept)
+
+    def _stop_listening(self) -> None:
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            with suppress(RuntimeError):  # The loop has been closed.
+                self.loop.remove_reader(sock.fileno())
+            sock.close()
+
+    # --- Messages and interests --------------------------------------------------------------
+
+    def publish(self, subject: str, payload: bytes) -> list[Link]:
+        """
+        Send to every interested process. Hot path: once per publish.
+
+        Returns:
+            The links on which more than half of what may be queued is.
+        """
+        interested = self.interests.of(subject)
+        if not interested:
+            return []
+        frame = frames.message(subject, payload)
+        crowded = [peer.publish(frame) for peer in interested]
+        return [link for link in crowded if link is not None]
+
+    async def pace(self, crowded: list[Link]) -> None:
+        """
+        Wait while links stay crowded and still move.
+        """
+        for link in crowded:
+            while link.open and link.moving(self._options.join_timeout):
+                try:
+                    async with asyncio.timeout(self._options.join_timeout):
+                        await link.wait_room(self.bytes_max >> 1)
+                    break
+                except TimeoutError:
+                    continue
+
+    def subscribe(self, subject: str) -> asyncio.Future[None] | None:
+        """
+        Tell everybody of an interest; done once they heed it, or are late.
+        """
+        self.tell_interest(subject)
+        if self._asking is None:
+            if not any(peer.awaited for peer in self.peers.values()):
+                return None
+            # One question per loop turn, however many join in it.
+            self._asking = new_wait(self.loop)
+            self.loop.call_soon(self._ask)
+        return self._asking
+
+    def tell_interest(self, subject: str) -> None:
+        """
+        Tell everybody of an interest, without asking whether they heed it.
+        """
+        self._tell(frames.interest(subject))
+
+    def unsubscribe(self, subject: str) -> None:
+        """
+        Tell everybody of the end of an interest.
+        """
+        self._tell(frames.disinterest(subject))
+
+    def _ask(self) -> None:
+        """
+        Ask everybody to say when they have heeded what they were told so far.
+        """
+        asking, self._asking = self._asking, None
+        if asking is None or asking.done():
+            return
+        self._asked += 1
+        self._tell(frames.ask(self._asked))
+        missing: set[Hashable] = {peer for peer in self.peers.values() if peer.awaited}
+        self._joins.wait(self._asked, asking, missing)
+
+    def _tell(self, frame: bytes) -> None:
+        """
+        Send to all who publish to us; one that does not read is cut off, and dials again.
+        """
+        for visitor in list(self._visitors.values()):
+            if visitor.peer is None:
+                continue
+            link = visitor.link
+            if link.pending_bytes > self.bytes_max:
+                link.close()
+                self.left(visitor, "its queue was full")
+            else:
+                link.send(frame)
+
+    def _note_late(self, missing: set[Hashable]) -> None:
+        """
+        Count that somebody did not acknowledge in time, and wait for it no more.
+        """
+        metrics.joins_unconfirmed.value += 1
+        for peer in missing:
+            if isinstance(peer, Peer):
+                peer.late = True
+
+    # --- What peers and visitors tell --------------------------------------------------------
+
+    def told(self, peer: Peer) -> None:
+        """
+        Learn that a peer has told all its interests.
+        """
+        self._joins.heard(peer.name, self._asked)
+
+    def cut_off(self, peer: Peer, reason: str) -> None:
+        """
+        Learn that the link to a peer has ended; dial it again unless it left.
+        """
+        if self._closed:
+            return
+        if peer.ended:
+            self._part(peer)
+            return
+        logger.debug("the link to process %s ended: %s", peer.name, reason)
+        self._dial_later(peer)
+
+    def welcome(self, visitor: Visitor, name: str) -> Peer | None:
+        """
+        Learn who has dialled: tell it our interests, and dial back.
+        """
+        if not frames.is_name(name) or name == self.name or self._closed:
+            return None
+        peer = self.peers.get(name)
+        if peer is None:
+            peer = self.peers[name] = Peer(self, name)
+        elif peer.visitor is not None:
+            # It has given up that link; what it sent there before comes first.
+            before, peer.visitor = peer.visitor, None
+            before.link.drain()
+            self._visitors.pop(before.link, None)
+        peer.visitor = visitor
+        link = visitor.link
+        for subject in self._subjects:
+            link.send(frames.interest(subject))
+        link.send(frames.COMPLETE)
+        link.send(frames.ask(self._asked))
+        if peer.out is None:
+            peer.ended = False
+            self._dial(peer)
+        return peer
+
+    def receive(self, message: frames.Message) -> None:
+        """
+        Take a message. Hot path: once per message and interested process.
+        """
+        if message.subject not in self._subjects:
+            metrics.delivered_uninterested.value += 1
+            return
+        try:
+            self._listener.deliver(message.subject, message.payload)
+        except Exception:
+            logger.exception("a message of another process could not be delivered")
+
+    def acknowledged(self, peer: Peer, number: int) -> None:
+        """
+        Learn that a peer has heeded everything up to a number.
+        """
+        peer.late = False
+        self._joins.heard(peer, number)
+
+    def gap(self) -> None:
+        """
+        Learn that messages of a peer were lost, of any subject.
+        """
+        for subject in list(self._subjects):
+            self._listener.on_gap(subject, None)
+
+    def left(self, visitor: Visitor, reason: str) -> None:
+        """
+        Learn that the link from a peer has ended.
+        """
+        self._visitors.pop(visitor.link, None)
+        peer = visitor.peer
+        if peer is None or peer.visitor is not visitor:
+            return
+        peer.visitor = None
+        if peer.ended and peer.out is None:
+            self._part(peer)
+
+    # --- Finding and dialling ----------------------------------------------------------------
+
+    def _scan(self) -> None:
+        """
+        Dial everybody in the directory to whom there is no link.
+        """
+        if self._rendezvous is None:
+            return
+        for name in self._rendezvous.entries():
+            if name != self.name and name not in self.peers:
+                peer = self.peers[name] = Peer(self, name)
+                self._dial(peer)
+
+    def _dial(self, peer: Peer) -> None:
+        """
+        Connect to a peer, without waiting; try again later, or find that it has ended.
+        """
+        if self._closed or peer.out is not None or self._rendezvous is None:
+            return
+        try:
+            sock = self._rendezvous.dial(peer.name)
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            if isinstance(error, ConnectionRefusedError):
+                self._rendezvous.remove_dead(peer.name)
+            peer.ended = True
+            self._part(peer)
+        except PermissionError as error:
+            self._notices.say("uid", "%s in %s is refused", error, self._directory)
+            peer.ended = True
+            self._part(peer)
+        except OSError as error:
+            if not isinstance(error, BlockingIOError):
+                self._notices.say("dial", "cannot reach process %s: %s", peer.name, error)
+            self._dial_later(peer)
+        else:
+            peer.connect(Link(self.links, sock, peer))
+
+    def _dial_later(self, peer: Peer) -> None:
+        """
+        Dial after the peer's delay, which doubles, give or take a quarter.
+        """
+        delay = peer.delay * random.uniform(0.75, 1.25)  # noqa: S311 - it only spreads them
+        peer.delay = min(max(2 * peer.delay, RETRY_SECONDS_MIN), RETRY_SECONDS_MAX)
+        self.loop.call_later(delay, self._dial_again, peer)
+
+    def _dial_again(self, peer: Peer) -> None:
+        if self.peers.get(peer.name) is peer and not peer.ended:
+            self._dial(peer)
+
+    def _part(self, peer: Peer) -> None:
+        """
+        Forget a process that has ended, once all it sent has been read.
+        """
+        self.interests.forget(peer)
+        self._joins.gone(peer.name)
+        if peer.visitor is None:
+            self._joins.gone(peer)
+            self.peers.pop(peer.name, None)
+
+    def _accept(self) -> None:
+        """
+        Take in those who have dialled.
+        """
+        sock = self._sock
+        for _ in range(ACCEPTS_PER_TURN):
+            if sock is None or self._closed:
+                return
+            try:
+                connected, _ = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._notices.say("accept", "no process can be taken in: %s", error)
+                self.loop.remove_reader(sock.fileno())
+                self.loop.call_later(ACCEPT_PAUSE_SECONDS, self._accept_again, sock)
+                return
+            self._admit(connected)
+
+    def _accept_again(self, sock: socket.socket) -> None:
+        if sock is self._sock:
+            self.loop.add_reader(sock.fileno(), self._accept)
+
+    def _admit(self, sock: socket.socket) -> None:
+        """
+        Listen to who has dialled, if it runs as this user.
+        """
+        sock.setblocking(False)
+        try:
+            check_peer(sock)
+        except OSError as error:
+            self._notices.say("uid", "a connection in %s is refused: %s", self._directory, error)
+            sock.close()
+            return
+
+        def attach(visitor: LinkOwner) -> Link:
+            return Link(self.links, sock, visitor)
+
+        visitor = Visitor(self, attach)
+        self._visitors[visitor.link] = visitor
+
+    # --- Time --------------------------------------------------------------------------------
+
+    @property
+    def _interval(self) -> float:
+        return min(self._options.heartbeat, self._options.silence / 4)
+
+    def _schedule_beat(self) -> None:
+        self._beat_at = self.loop.time() + self._interval
+        self._beat = self.loop.call_at(self._beat_at, self._on_beat)
+
+    def _on_beat(self) -> None:
+        """
+        Show that we live, look who else does, and now and then look at the directory.
+        """
+        now = self.loop.time()
+        # After having stood still itself, what others have sent meanwhile is yet to be read.
+        stood_still = now - self._beat_at > self._interval
+        for link in list(self.links.open):
+            if stood_still:
+                link.heard_at = now
+            elif now - link.heard_at > self._options.silence:
+                self._end_silent(link)
+            if link.open and not link.pending_bytes and link.wrote_at <= now - self._interval:
+                link.send(frames.BEAT)
+        if now >= self._scan_at:
+            self._scan_at = now + self._options.silence / 4
+            self._look_after_directory()
+        if not self._closed:
+            self._schedule_beat()
+
+    def _end_silent(self, link: Link) -> None:
+        """
+        Close a link on which nothing comes.
+
+        Not one that has never answered: its process stands still, and would find a link for
+        each of our attempts when it goes on. When it ends, the link ends.
+        """
+        reason = f"nothing came for {self._options.silence:g} s"
+        visitor = self._visitors.get(link)
+        if visitor is not None:
+            link.close()
+            self.left(visitor, reason)
+        elif link.answered:
+            for peer in list(self.peers.values()):
+                if peer.out is link:
+                    peer.give_up(reason)
+
+    def _look_after_directory(self) -> None:
+        """
+        Find whom we have missed, and make sure that we can be found.
+        """
+        rendezvous = self._rendezvous
+        if rendezvous is None or not rendezvous.present(self.name):
+            self._return()
+        elif self._scans % REFRESH_SCANS == 0:
+            rendezvous.refresh(self.name)
+        self._scans += 1
+        try:
+            self._scan()
+        except OSError as error:
+            self._notices.say("scan", "cannot look into %s: %s", self._directory, error)
+
+    def _return(self) -> None:
+        """
+        Listen anew, after the directory or the own entry was removed. The links stay.
+        """
+        if self.listening:
+            self.listening = False
+            self._listener.on_state(False)
+        self._accept()
+        try:
+            self._listen()
+        except (ConfigurationError, OSError) as error:
+            self._notices.say("directory", "others cannot find this process: %s", error)
+        else:
+            self.listening = True
+            self._listener.on_state(True)

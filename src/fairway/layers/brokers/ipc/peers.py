@@ -1,0 +1,300 @@
+"""
+One other process: the link to it, on which we publish, and the one from it, on which it does.
+
+What a process knows of another one, what it sends it and when it gives up on a link is
+decided here; finding and dialling is ``mesh``'s. Belongs to one loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from fairway import metrics
+from fairway.layers.brokers.ipc.frames import (
+    GAP,
+    VERSION,
+    Acknowledge,
+    Ask,
+    Beat,
+    Bye,
+    Complete,
+    Disinterest,
+    Frame,
+    Gap,
+    Hello,
+    Interest,
+    Message,
+    acknowledge,
+    hello,
+)
+from fairway.layers.brokers.ipc.interests import Interests
+from fairway.layers.brokers.ipc.links import Link, Links
+
+__all__ = ["Peer", "Surroundings", "Visitor"]
+
+RETRY_SECONDS_MIN = 0.05
+RETRY_SECONDS_MAX = 2.0
+
+
+class Surroundings(Protocol):
+    """
+    What peers and visitors ask of the mesh they are part of.
+
+    Attributes:
+        name: The own entry's name.
+        links: The links of this process.
+        interests: Who wants what.
+        bytes_max: Bytes that may be queued for one other process.
+    """
+
+    name: str
+    links: Links
+    interests: Interests[Peer]
+    bytes_max: int
+
+    def told(self, peer: Peer) -> None:
+        """
+        Learn that a peer has told all its interests.
+        """
+
+    def cut_off(self, peer: Peer, reason: str) -> None:
+        """
+        Learn that the link to a peer has ended.
+        """
+
+    def welcome(self, visitor: Visitor, name: str) -> Peer | None:
+        """
+        Learn who has dialled; None refuses it.
+        """
+
+    def receive(self, message: Message) -> None:
+        """
+        Take a message.
+        """
+
+    def acknowledged(self, peer: Peer, number: int) -> None:
+        """
+        Learn that a peer has heeded everything up to a number.
+        """
+
+    def gap(self) -> None:
+        """
+        Learn that messages of a peer were lost.
+        """
+
+    def left(self, visitor: Visitor, reason: str) -> None:
+        """
+        Learn that the link from a peer has ended.
+        """
+
+
+class Peer:
+    """
+    Another process, and the link that we have dialled to it.
+
+    Attributes:
+        name: Its entry.
+        out: The link to it, on which we publish and it tells its interests; None without one.
+        visitor: Its link to us; None before it has dialled us.
+        late: Whether it did not acknowledge in time, and is not waited for until it does.
+        ended: Whether its entry is gone, or it said that it leaves.
+        known: Whether it has ever told its interests.
+        delay: Seconds until it is dialled again.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_around",
+        "_lossy",
+        "delay",
+        "ended",
+        "known",
+        "late",
+        "name",
+        "out",
+        "visitor",
+    )
+
+    def __init__(self, around: Surroundings, name: str) -> None:
+        self._around = around
+        self.name = name
+        self.out: Link | None = None
+        self.visitor: Visitor | None = None
+        self.late = self.ended = self.known = False
+        self.delay = 0.0
+        # Whether messages to it were lost of which it does not know yet.
+        self._lossy = False
+        self._answered = False
+
+    @property
+    def awaited(self) -> bool:
+        """
+        Whether joins wait for its acknowledgement.
+        """
+        return not self.late and (self.visitor is not None or not self.ended)
+
+    def connect(self, link: Link) -> None:
+        """
+        Begin to publish on a new link.
+        """
+        self.out = link
+        self._answered = False
+        self.ended = False
+        self._around.interests.begin(self, everything=not self._lossy)
+        link.send(hello(self._around.name))
+
+    def publish(self, frame: bytes) -> Link | None:
+        """
+        Send a message, or count that it is lost. Hot path: once per publish and interested peer.
+
+        Returns:
+            The link, if more than half of what may be queued is.
+        """
+        link = self.out
+        if link is None or (self._lossy and not self._answered):
+            # Nothing is queued for a process that has lost messages until it shows that it
+            # lives, or one that stands still would be sent the whole queue again and again.
+            self._lossy = True
+            if self.known:
+                metrics.drops.add("link_down")
+            return None
+        pending = link.pending_bytes
+        if pending >= self._around.bytes_max:
+            metrics.drops.add("link_full")
+            self._give_up(link, "full", "its queue was full")
+            return None
+        link.send_message(frame)
+        return link if pending > self._around.bytes_max >> 1 else None
+
+    def take(self, link: Link, frame: Frame) -> None:
+        """
+        Heed what it says on the link to it.
+        """
+        kind = type(frame)
+        if kind is Interest:
+            self._around.interests.add(self, frame.subject)  # type: ignore[union-attr]
+        elif kind is Disinterest:
+            self._around.interests.discard(self, frame.subject)  # type: ignore[union-attr]
+        elif kind is Ask:
+            link.send(acknowledge(frame.number))  # type: ignore[union-attr]
+        elif kind is Complete:
+            self._told(link)
+        elif kind is Bye:
+            self.ended = True
+            link.close()
+            self._detach("it left")
+        elif kind is not Beat:
+            link.close()
+            self.lost(link, f"it sent {kind.__name__} where it does not belong")
+
+    def lost(self, link: Link, reason: str) -> None:
+        """
+        Note that the link to it has ended, other than by our doing.
+        """
+        if link is not self.out:
+            return
+        # What the kernel took and the other end has not read may be lost as well.
+        self._lossy = self._lossy or link.messages > 0
+        self._count_unsent(link, "link_down")
+        self._detach(reason)
+
+    def give_up(self, reason: str) -> None:
+        """
+        Close the link to it, which is silent.
+        """
+        if self.out is not None:
+            self._give_up(self.out, "silent", reason)
+
+    def _told(self, link: Link) -> None:
+        """
+        Send from now on what it has said that it wants.
+        """
+        self._around.interests.complete(self)
+        self.known = self._answered = True
+        self.delay = 0.0
+        if self._lossy:
+            self._lossy = False
+            link.send(GAP)
+        self._around.told(self)
+
+    def _give_up(self, link: Link, kind: str, reason: str) -> None:
+        """
+        Close the link from this side. What the kernel took still arrives.
+        """
+        unsent = self._count_unsent(link, f"link_{kind}")
+        self._lossy = self._lossy or unsent > 0 or kind == "full"
+        link.close()
+        self.delay = max(self.delay, RETRY_SECONDS_MIN)
+        self._detach(reason)
+
+    def _detach(self, reason: str) -> None:
+        self.out = None
+        self._around.cut_off(self, reason)
+
+    @staticmethod
+    def _count_unsent(link: Link, reason: str) -> int:
+        unsent = link.unsent_messages()
+        if unsent:
+            metrics.drops.add(reason, unsent)
+        return unsent
+
+
+class Visitor:
+    """
+    Another process that has dialled us, to publish; who it is, it says first.
+
+    Attributes:
+        link: Its link.
+        peer: Who it is; None until it has said so.
+    """
+
+    __slots__ = ("_around", "link", "peer")
+
+    def __init__(self, around: Surroundings, attach: Callable[[Visitor], Link]) -> None:
+        self._around = around
+        self.peer: Peer | None = None
+        self.link = attach(self)
+
+    def take(self, link: Link, frame: Frame) -> None:
+        """
+        Heed what it says.
+        """
+        kind = type(frame)
+        peer = self.peer
+        if peer is None:
+            self._introduce(frame)
+        elif kind is Message:
+            self._around.receive(frame)  # type: ignore[arg-type]
+        elif kind is Acknowledge:
+            self._around.acknowledged(peer, frame.number)  # type: ignore[union-attr]
+        elif kind is Gap:
+            self._around.gap()
+        elif kind is Bye:
+            peer.ended = True
+            self._end("it left")
+        elif kind is not Beat:
+            self._end(f"it sent {kind.__name__} where it does not belong")
+
+    def lost(self, link: Link, reason: str) -> None:
+        """
+        Note that its link has ended.
+        """
+        self._around.left(self, reason)
+
+    def _introduce(self, frame: Frame) -> None:
+        """
+        Learn who it is.
+        """
+        if type(frame) is not Hello:
+            self._end(f"it began with {type(frame).__name__}")
+        elif frame.version != VERSION:
+            self._end(f"it speaks version {frame.version}, expected {VERSION}")
+        else:
+            self.peer = self._around.welcome(self, frame.name)
+            if self.peer is None:
+                self._end(f"it calls itself {frame.name[:32]!r}")
+
+    def _end(self, reason: str) -> None:
+        self.link.close()
+        self._around.left(self, reason)
