@@ -174,10 +174,6 @@ def default_backend() -> str:
 
     Tests get one that knows no other process, and so does a system without Unix sockets.
     """
-    from importlib.util import find_spec  # Until the broker is there.
-
-    if not find_spec("fairway.layers.brokers.ipc.broker"):
-        return MEMORY
     return MEMORY if in_tests() or not hasattr(socket, "AF_UNIX") else IPC
 
 

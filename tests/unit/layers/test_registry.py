@@ -5,24 +5,33 @@ Layers by alias, as CHANNEL_LAYERS describes them.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core import mail
 from django.test import override_settings
+from pytest_django import Settings
 
 import fairway
-from fairway.exceptions import InvalidChannelLayerError
+from fairway.exceptions import ConfigurationError, InvalidChannelLayerError
 from fairway.layers import (
     DEFAULT_CHANNEL_LAYER,
     BaseChannelLayer,
     InMemoryChannelLayer,
+    IPCChannelLayer,
     channel_layers,
     get_channel_layer,
+    namespace,
     registry,
 )
 
 INMEMORY = "channels.layers.InMemoryChannelLayer"
+IPC = "fairway.layers.IPCChannelLayer"
 
 
 class OtherLayer(BaseChannelLayer):
@@ -36,7 +45,9 @@ class OtherLayer(BaseChannelLayer):
 
 
 @pytest.fixture(autouse=True)
-def _no_layers_left() -> Iterator[None]:
+def _nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setattr(namespace, "_own", {})
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     channel_layers.backends = {}
     yield
     channel_layers.backends = {}
@@ -177,6 +188,147 @@ def test_a_test_may_put_its_own_layer_in_place() -> None:
     assert get_channel_layer() is mine
     assert channel_layers.set("default", None) is mine
     assert get_channel_layer() is not mine
+
+
+class TestIPC:
+    """
+    The layer of the processes of one machine: the default outside of tests.
+    """
+
+    @pytest.fixture(autouse=True)
+    def _outside_tests(self, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+        monkeypatch.delattr(mail, "outbox")
+        monkeypatch.delenv("FAIRWAY_RUNTIME_DIR")
+        settings.FAIRWAY = {}
+
+    def test_is_the_default(self) -> None:
+        """
+        Without a word in the settings the processes of the project meet.
+        """
+        layer = get_channel_layer()
+        assert type(layer) is IPCChannelLayer
+        assert layer.directory == Path(f"/tmp/fairway-{os.geteuid()}", namespace.derive_namespace())
+        assert layer.place(layer.directory) == layer.directory
+
+    def test_without_unix_sockets_memory_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        There the processes cannot meet, and one works.
+        """
+        monkeypatch.delattr(socket, "AF_UNIX")
+        assert type(get_channel_layer()) is InMemoryChannelLayer
+
+    def test_settings_name_the_place_and_the_limits(self, settings: Settings) -> None:
+        """
+        FAIRWAY and the environment give the values, CONFIG wins.
+        """
+        settings.FAIRWAY = {
+            "RUNTIME_DIR": Path("/run/site"),
+            "NAMESPACE": "site",
+            "IPC_JOIN_TIMEOUT": 0.5,
+            "LAYER_CAPACITY": 3,
+        }
+        with layers(other={"BACKEND": IPC, "CONFIG": {"namespace": "other", "capacity": 4}}):
+            default, other = get_channel_layer(), get_channel_layer("other")
+        assert default.directory == Path("/run/site/site")
+        assert other.directory == Path("/run/site/other")
+        assert (default.capacity, other.capacity) == (3, 4)
+
+    @pytest.mark.parametrize(
+        ("config", "text"),
+        [
+            ({"namespace": "../x"}, "namespace must be 1 to 64 letters, digits and - _ ., not"),
+            ({"namespace": ""}, "namespace must be 1 to 64 letters"),
+            ({"runtime_dir": "run"}, "runtime_dir must be an absolute path, not 'run'"),
+            ({"heartbeat": 0}, "heartbeat must be between 0.01 and 60 s, not 0"),
+            ({"hosts": []}, "unknown option 'hosts'; there are capacity, expiry, heartbeat"),
+        ],
+    )
+    def test_a_place_that_cannot_be_is_refused(self, config: dict[str, Any], text: str) -> None:
+        """
+        A namespace becomes the name of a directory, so it may not lead elsewhere.
+        """
+        described = {"BACKEND": IPC, "CONFIG": config}
+        with layers(default=described), pytest.raises(InvalidChannelLayerError, match=text):
+            get_channel_layer()
+
+    def test_needs_a_namespace_where_nobody_derives_one(self) -> None:
+        """
+        Two programs that have nothing in common must not meet by omission.
+        """
+        with pytest.raises(ConfigurationError, match="needs a namespace, got None"):
+            IPCChannelLayer()
+
+    def test_a_layer_made_before_the_tests_begin_has_a_place_of_its_own_in_them(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """
+        As one that a module keeps which is imported while tests are collected.
+        """
+        layer = get_channel_layer()
+        with monkeypatch.context() as tests:
+            tests.setattr(mail, "outbox", [], raising=False)
+            assert layer.place(layer.directory) != layer.directory
+
+    def test_is_described_for_people(self, settings: Settings) -> None:
+        """
+        With its namespace and how many others there are, and without meeting them.
+        """
+        settings.FAIRWAY = {"NAMESPACE": "site"}
+        assert registry.describe_default() == "ipc, namespace site, 0 other processes"
+        assert get_channel_layer().hub.owner.loop is None
+
+
+def test_in_tests_an_explicit_ipc_layer_has_a_place_of_its_own() -> None:
+    """
+    Even one with a namespace, which the running server has too.
+    """
+    described = {"BACKEND": IPC, "CONFIG": {"namespace": "site"}}
+    with layers(default=described):
+        layer = get_channel_layer()
+        assert type(layer) is IPCChannelLayer
+        assert layer.place(layer.directory) != layer.directory
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"BACKEND": INMEMORY}, "memory, this process alone"),
+        ({"BACKEND": f"{__name__}.OtherLayer", "CONFIG": {"hosts": []}}, f"{__name__}.OtherLayer"),
+    ],
+)
+def test_every_default_layer_is_described(config: dict[str, Any], text: str) -> None:
+    """
+    Somebody else's by its class.
+    """
+    with layers(default=config):
+        assert registry.describe_default() == text
+
+
+async def test_a_layer_described_wrongly_ends_a_servers_start() -> None:
+    """
+    In one line, before anybody could connect.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        with (
+            layers(default={"BACKEND": "no.such.Layer"}),
+            pytest.raises(ConfigurationError, match="Cannot import BACKEND"),
+        ):
+            await registry.bind(loop)
+    finally:
+        await registry.release(loop)
+
+
+async def test_the_default_layer_begins_with_a_projects_server() -> None:
+    """
+    So that others find it, and what is wrong with it shows at once.
+    """
+    loop = asyncio.get_running_loop()
+    await registry.bind(loop)
+    try:
+        assert get_channel_layer().broker.connected
+    finally:
+        await registry.release(loop)
 
 
 async def test_a_server_gets_the_hubs_of_all_layers() -> None:
