@@ -6,7 +6,7 @@ become jobs, what has come together is written in one transaction, and a message
 to its reader only after it has left the file. The thread and the file exist from the first
 use to ``close``; while nobody waits for a message the thread sleeps, and while somebody
 does it looks once per ``poll``, should no ``wake`` have come. What is in the file is
-``store``'s.
+``store``'s, who waits is ``readers``'.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import logging
 import os
 import sqlite3
 import threading
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -27,6 +26,7 @@ from weakref import WeakSet
 
 from fairway.exceptions import ChannelFull, ChannelLayerUnavailable
 from fairway.layers.brokers.ipc import store
+from fairway.layers.brokers.ipc.readers import Readers
 from fairway.layers.notices import Notices
 
 __all__ = ["SQLiteQueues"]
@@ -54,42 +54,6 @@ Action = Callable[[sqlite3.Connection], None]
 _Write = tuple["Future[None]", Action]
 
 
-class _Waiter:
-    """
-    One reader that waits, and what it was given.
-    """
-
-    __slots__ = ("future", "loop", "row")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.future: asyncio.Future[bytes] = loop.create_future()
-        self.row: store.Row | None = None
-
-    def give(self, row: store.Row) -> bool:
-        """
-        Hand over a message from any thread; False if the loop has ended.
-        """
-        return self._tell(lambda: self.future.set_result(row.payload))
-
-    def fail(self, error: Exception) -> None:
-        """
-        End the wait without a message, from any thread.
-        """
-        self._tell(lambda: self.future.set_exception(error))
-
-    def _tell(self, tell: Callable[[], None]) -> bool:
-        def on_loop() -> None:
-            if not self.future.done():
-                tell()
-
-        try:
-            self.loop.call_soon_threadsafe(on_loop)
-        except RuntimeError:
-            return False
-        return True
-
-
 class _Job:
     """
     One call, to be worked off in the thread.
@@ -112,12 +76,11 @@ class _Job:
 
 class _Lane:
     """
-    One thread with its file and its jobs, from a first use to a close or a fork.
+    One thread with its jobs, from a first use to a close or a fork.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self) -> None:
         self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self.store = store.Store(path)
         self.pending = 0
         self.pending_bytes = 0
         self.ending = False
@@ -144,6 +107,7 @@ class SQLiteQueues:
         self._busy = busy
         self._notices = Notices(logger)
         self._lane: _Lane | None
+        # Collecting what belongs to the parent's loops would wake them up in the child.
         self._inherited: list[object] = []
         self._begin_anew()
         _instances.add(self)
@@ -183,23 +147,21 @@ class SQLiteQueues:
         Raises:
             ChannelLayerUnavailable: The queues were closed.
         """
-        waiter = _Waiter(asyncio.get_running_loop())
-        with self._lock:
-            self._waiters.setdefault(queue, deque()).append(waiter)
+        reader = self._readers.wait(queue)
         try:
             self._enter(_Job(queue))
-            return await waiter.future
+            return await reader.future
         except BaseException:
-            self._give_up(queue, waiter)
+            if self._readers.give_up(reader):
+                self._try_enter(_Job(queue))
             raise
 
     def wake(self, queue: str) -> None:
         """
         Look at a queue because another process has pushed. Does not wait; from any thread.
         """
-        if queue in self._waiters:
-            with suppress(ChannelLayerUnavailable):
-                self._enter(_Job(queue))
+        if queue in self._readers:
+            self._try_enter(_Job(queue))
 
     def flush(self) -> Future[None]:
         """
@@ -218,10 +180,7 @@ class SQLiteQueues:
         """
         with self._lock:
             lane, self._lane = self._lane, None
-            waiters = [waiter for line in self._waiters.values() for waiter in line]
-            self._waiters.clear()
-        for waiter in waiters:
-            waiter.fail(ChannelLayerUnavailable("the queues were closed"))
+        self._readers.dismiss(ChannelLayerUnavailable("the queues were closed"))
         if lane is not None:
             lane.ending = True
             lane.jobs.put(None)
@@ -235,21 +194,22 @@ class SQLiteQueues:
         """
         Begin anew in a child process: its parent's readers and calls are not the child's.
         """
-        self._inherited.append((self._lane, self._waiters))
+        self._inherited.append((self._lane, self._readers, self._store))
         self._begin_anew()
 
-    # --- Who waits (any thread) --------------------------------------------------------------
+    # --- Jobs (any thread) -------------------------------------------------------------------
 
     def _begin_anew(self) -> None:
         """
         Have no thread, no file and nobody waiting.
         """
-        # Collecting a reader that nobody awaits any more may enter it a second time.
+        # Entered a second time where it lets a reader be collected that nobody awaits any more.
         self._lock = threading.RLock()
-        self._at_work = threading.Lock()
+        self._store = store.Store(self._path)
+        self._at_work = threading.Lock()  # Held whenever the store is used.
+        self._forking = False
+        self._readers = Readers()
         self._lane = None
-        self._waiters: dict[str, deque[_Waiter]] = {}
-        self._returned: list[store.Row] = []
 
     def _enter(self, job: _Job) -> Future[None]:
         """
@@ -273,7 +233,7 @@ class SQLiteQueues:
         """
         Start a thread on a lane of its own. The lock is held.
         """
-        lane = _Lane(self._path)
+        lane = _Lane()
         thread = threading.Thread(
             target=self._run, args=(lane,), name="fairway-queues", daemon=True
         )
@@ -283,21 +243,12 @@ class SQLiteQueues:
             raise ChannelLayerUnavailable(f"no thread for the queues: {error}") from error
         return lane
 
-    def _give_up(self, queue: str, waiter: _Waiter) -> None:
+    def _try_enter(self, job: _Job) -> None:
         """
-        Leave the line of a queue, putting back what was given meanwhile.
+        Have a job worked off now; if that cannot be, the next poll does what it asks for.
         """
-        with self._lock:
-            line = self._waiters.get(queue)
-            if line is not None and waiter in line:
-                line.remove(waiter)
-                if not line:
-                    del self._waiters[queue]
-            if waiter.row is None:
-                return
-            self._returned.append(waiter.row)
-        with suppress(ChannelLayerUnavailable):  # It stays in the list until it can be written.
-            self._enter(_Job(queue))
+        with suppress(ChannelLayerUnavailable):
+            self._enter(job)
 
     # --- The thread --------------------------------------------------------------------------
 
@@ -311,19 +262,18 @@ class SQLiteQueues:
             queues = {job.queue for job in jobs if job.queue is not None}
             if monotonic() >= poll_at:
                 poll_at = monotonic() + self._poll
-                queues.update(list(self._waiters))
+                queues.update(self._readers.queues)
             self._work(lane, jobs, queues)
         self._work(lane, [], set())
         with self._at_work:
-            lane.store.close()
+            self._store.close()
         lane.ended.set_result(None)
 
     def _next_jobs(self, lane: _Lane, poll_at: float) -> list[_Job]:
         """
         Wait for jobs, for ever while nobody waits for a message, and take what came together.
         """
-        waited_for = bool(self._waiters or self._returned)
-        timeout = max(0.0, poll_at - monotonic()) if waited_for else None
+        timeout = max(0.0, poll_at - monotonic()) if self._readers else None
         jobs: list[_Job] = []
         with suppress(Empty):
             job = lane.jobs.get(timeout=timeout)
@@ -348,7 +298,7 @@ class SQLiteQueues:
             if job.action and job.future.set_running_or_notify_cancel()
         ]
         try:
-            results, taken = self._write(lane, writes, queues)
+            results, taken = self._write(writes, queues)
         except (sqlite3.Error, OSError) as error:
             self._fail(writes, f"the queues in {self._path} cannot be used: {error}")
         except Exception as error:  # The thread must outlive what nobody thought of.
@@ -361,10 +311,11 @@ class SQLiteQueues:
                 else:
                     future.set_exception(refusal)
             for row in taken:
-                self._hand_out(lane, row)
+                if not self._readers.hand_out(row) and not lane.ending:
+                    self._try_enter(_Job(row.queue))
 
     def _write(
-        self, lane: _Lane, writes: list[_Write], queues: set[str]
+        self, writes: list[_Write], queues: set[str]
     ) -> tuple[list[ChannelFull | None], list[store.Row]]:
         """
         Do as ``_transact``, again while other processes write, and on a new file if need be.
@@ -374,20 +325,20 @@ class SQLiteQueues:
         while True:
             try:
                 with self._at_work:
-                    return self._transact(lane, writes, queues)
+                    return self._transact(writes, queues)
             except sqlite3.Error as error:
                 if monotonic() >= until:
                     raise
                 if store.is_broken(error):
                     with self._at_work:
-                        lane.store.set_aside()
+                        self._store.set_aside()
                 elif not isinstance(error, store.Busy):
                     raise
             sleep(pause)
             pause = min(pause * 2, BUSY_PAUSE_SECONDS * 50)
 
     def _transact(
-        self, lane: _Lane, writes: list[_Write], queues: set[str]
+        self, writes: list[_Write], queues: set[str]
     ) -> tuple[list[ChannelFull | None], list[store.Row]]:
         """
         Write and take in one transaction, or find without one that there is nothing to do.
@@ -395,13 +346,13 @@ class SQLiteQueues:
         Returns:
             For each write what it raises, if anything; and the messages that were taken.
         """
-        returned = list(self._returned)
-        wanted = {queue: len(line) for queue in queues if (line := self._waiters.get(queue))}
+        returned = self._readers.returned()
+        wanted = self._readers.wanted(queues)
         if not writes and not returned:
-            wanted = {queue: count for queue, count in wanted.items() if lane.store.holds(queue)}
+            wanted = {queue: count for queue, count in wanted.items() if self._store.holds(queue)}
             if not wanted:
                 return [], []
-        with lane.store.transaction() as connection:
+        with self._store.transaction() as connection:
             for row in returned:
                 store.put_back(connection, row)
             results = [_result(action, connection) for _, action in writes]
@@ -410,38 +361,8 @@ class SQLiteQueues:
                 for queue, count in wanted.items()
                 for row in store.take(connection, queue, count)
             ]
-        del self._returned[: len(returned)]  # Others only append.
+        self._readers.forget_returned(len(returned))
         return results, taken
-
-    def _hand_out(self, lane: _Lane, row: store.Row) -> None:
-        """
-        Give a message to who has waited longest; if nobody does any more, put it back.
-        """
-        while True:
-            with self._lock:
-                waiter = self._next_waiter(row.queue)
-                if waiter is None:
-                    self._returned.append(row)
-                    break
-                waiter.row = row
-            if waiter.give(row):
-                return
-            waiter.row = None  # Its loop has ended; nobody else touches it.
-        if not lane.ending:
-            with suppress(ChannelLayerUnavailable):
-                self._enter(_Job(row.queue))
-
-    def _next_waiter(self, queue: str) -> _Waiter | None:
-        """
-        Take who has waited longest out of the line. The lock is held.
-        """
-        line = self._waiters.get(queue)
-        if line is None:
-            return None
-        waiter = line.popleft()
-        if not line:
-            del self._waiters[queue]
-        return waiter
 
     def _fail(self, writes: list[_Write], text: str) -> None:
         """
@@ -458,16 +379,16 @@ class SQLiteQueues:
         """
         Have no connection while the process is copied: SQLite cannot be carried through a fork.
         """
-        self._at_work.acquire(timeout=self._busy)
-        lane = self._lane
-        if lane is not None:
-            lane.store.close()
+        self._forking = self._at_work.acquire(timeout=self._busy)
+        if self._forking:
+            self._store.close()
 
     def after_fork(self) -> None:
         """
         Go on in the parent; the file is opened again when there is something to do.
         """
-        with suppress(RuntimeError):
+        if self._forking:
+            self._forking = False
             self._at_work.release()
 
 
