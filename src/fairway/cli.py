@@ -13,7 +13,7 @@ import os
 import platform
 import sys
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeAlias, get_type_hints
 
 import django
 
@@ -26,11 +26,18 @@ from fairway.logs import configure_logging
 from fairway.management import subcommands
 from fairway.options import ServerOptions
 from fairway.server import Server
+from fairway.server.log import exit_status
+from fairway.server.place import Seated
+from fairway.server.supervisor import become_supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from fairway.conf import Source
+    from fairway.server.place import Place
     from fairway.types import ASGIApplication
+
+    Resolved: TypeAlias = tuple[ServerOptions, dict[str, Source]]
 
 __all__ = ["add_flags", "build_server", "given_flags", "main", "serve"]
 
@@ -78,27 +85,28 @@ def given_flags(namespace: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build_server(
-    flags: Mapping[str, Any],
+    resolved: Resolved,
     say: Callable[[str], None],
     *,
     application: str | None = None,
     static: bool | None = None,
     ready: Callable[[str], None] | None = None,
+    place: Place | None = None,
 ) -> Server:
     """
-    Put a server together from flags, settings and environment.
+    Put a server together from options and callables.
 
     Args:
-        flags: Server options given on the command line.
+        resolved: The options, with where each value came from.
         say: Prints one line for people.
         application: ``module:name``; None to go by the settings.
         static: Whether static files are served, as for ``resolve_application``.
         ready: Called with the address once it serves, after the lines of the start.
-
-    Raises:
-        ConfigurationError: A setting or flag is wrong.
+        place: Where it stands among others; None for on its own.
     """
-    options, sources = resolve_server_options(flags)
+    options, sources = resolved
+    if place is not None and not place.speaks:
+        say = _say_nothing
 
     def load() -> ASGIApplication:
         if os.environ.get("DJANGO_SETTINGS_MODULE"):
@@ -113,24 +121,35 @@ def build_server(
     def on_ready(address: str) -> None:
         for line in _summary(options, sources):
             say(line)
-        say(f"Serving on {address}")
+        if place is None:
+            # Else a supervisor says it, once all serve.
+            say(f"Serving on {address}")
         if ready is not None:
             ready(address)
 
-    return Server(options, load, on_start=bind, on_stop=release, on_ready=on_ready)
+    return Server(options, load, on_start=bind, on_stop=release, on_ready=on_ready, place=place)
 
 
-def serve(server: Server) -> int:
+def serve(flags: Mapping[str, Any], *, application: str | None = None) -> int:
     """
-    Run a server in the main thread of a command.
+    Serve in the main thread of a command, or under a supervisor that takes this process over.
+
+    Args:
+        flags: Server options given on the command line.
+        application: ``module:name``; None to go by the settings.
 
     Returns:
         The exit status: 2 after a wrong configuration, which is printed as one line.
     """
-    try:
-        return server.run()
-    except ConfigurationError as error:
-        return _fail(error)
+
+    def serve_or_supervise() -> int:
+        place = Seated.take(os.environ)
+        resolved = resolve_server_options(flags)
+        if place is None and _is_supervised(*resolved):
+            become_supervisor(resolved[0])
+        return build_server(resolved, _say, application=application, place=place).run()
+
+    return exit_status(serve_or_supervise)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -156,11 +175,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.path.insert(0, os.path.abspath(namespace.pop("app_dir")))  # noqa: PTH100 - a plain path
     application = namespace.pop("application")
     configure_logging()
-    try:
-        server = build_server(given_flags(namespace), _say, application=application)
-    except ConfigurationError as error:
-        return _fail(error)
-    return serve(server)
+    return serve(given_flags(namespace), application=application)
+
+
+def _is_supervised(options: ServerOptions, sources: Mapping[str, str]) -> bool:
+    """
+    Whether processes are asked for, and not just one that serves.
+
+    Raises:
+        ConfigurationError: They cannot be had on this system.
+    """
+    asked = sources["workers"] != "default" or options.max_requests > 0
+    if sys.platform == "win32" and asked:
+        if options.workers == 1 and not options.max_requests:
+            return False
+        raise ConfigurationError(
+            "workers: Windows has one process only; leave --workers and --max-requests out"
+        )
+    return asked
 
 
 def _summary(options: ServerOptions, sources: Mapping[str, str]) -> list[str]:
@@ -204,9 +236,7 @@ def _say(line: str) -> None:
     print(line, flush=True)  # noqa: T201 - a command's own output
 
 
-def _fail(error: ConfigurationError) -> int:
+def _say_nothing(line: str) -> None:
     """
-    Print why the start is not possible, and give the exit status for it.
+    Leave it to the first worker to print what is the same for all.
     """
-    print(f"fairway: {error}", file=sys.stderr)  # noqa: T201 - a command's own output
-    return 2

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["configure_logging"]
+from fairway.server.log import FORMAT
 
-_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+__all__ = ["configure_logging"]
 
 
 class StderrHandler(logging.StreamHandler[Any]):
@@ -26,7 +26,7 @@ class StderrHandler(logging.StreamHandler[Any]):
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
-        self.setFormatter(logging.Formatter(_FORMAT))
+        self.setFormatter(logging.Formatter(FORMAT))
 
     @property
     def stream(self) -> Any:

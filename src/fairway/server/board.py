@@ -187,6 +187,10 @@ class Seat:
         """
         return self.board.pids[self._index]
 
+    @pid.setter
+    def pid(self, pid: int) -> None:
+        self.board.pids[self._index] = pid
+
     def ahead(self) -> bool:
         """
         Whether this worker holds so many connections that the others should take the next ones.
@@ -213,12 +217,11 @@ class Seat:
         """
         self.board.write_samples(self.number, data)
 
-    def take(self, pid: int) -> None:
+    def take(self) -> None:
         """
         Give the seat to a process that starts. Supervisor only.
         """
         self.clear()
-        self.board.pids[self._index] = pid
         self.state = State.STARTING
 
     def clear(self) -> None:
@@ -227,7 +230,7 @@ class Seat:
         """
         self.state = State.EMPTY
         self.connections = 0
-        self.board.pids[self._index] = 0
+        self.pid = 0
         self.write_samples(b"")
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import socket
 import ssl
 import stat
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,20 +27,30 @@ __all__ = ["bind", "describe", "port", "tls_context"]
 
 BACKLOG = 2048
 
+ACTIVATED_FD = 3
+"""
+The first descriptor that systemd passes: SD_LISTEN_FDS_START.
+"""
+
 
 def bind(options: ServerOptions) -> socket.socket:
     """
     Open the one listening socket that the options name. May wait for a name server.
+
+    Without ``--fd`` or ``--uds``, a socket that systemd passes comes before host and port.
 
     Raises:
         ConfigurationError: It cannot be opened; says why and what to do.
     """
     if options.fd is not None and options.uds is not None:
         raise ConfigurationError("--fd and --uds exclude each other: give one of them")
+    activated = _activated(os.environ)
     if options.fd is not None:
         return _inherited(options.fd)
     if options.uds is not None:
-        return _unix(options.uds)
+        return _unix(options.uds, options.uds_mode)
+    if activated:
+        return _inherited(ACTIVATED_FD)
     return _tcp(options.host, options.port)
 
 
@@ -151,10 +163,36 @@ def _holder(port: int) -> str:
     return ""
 
 
-def _unix(path: str) -> socket.socket:
+def _activated(environ: MutableMapping[str, str]) -> bool:
+    """
+    Whether systemd passes a socket to this process, which no child may believe of itself.
+
+    The variables are inherited by whoever does not know them, so those of another process
+    are common and mean nothing.
+
+    Raises:
+        ConfigurationError: It passes more than the one socket that a server has.
+    """
+    process, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
+    environ.pop("LISTEN_FDNAMES", None)
+    if process != str(os.getpid()) or count in {"", "0"}:
+        return False
+    if count != "1":
+        raise ConfigurationError(
+            f"LISTEN_FDS: expected 1 socket from systemd, got {count}; "
+            "keep one ListenStream= in the .socket unit, or one unit per socket"
+        )
+    return True
+
+
+def _unix(path: str, mode: str) -> socket.socket:
     """
     Listen on a Unix socket, replacing one that nobody listens on any more.
     """
+    if not re.fullmatch("0?[0-7]{3}", mode):
+        raise ConfigurationError(
+            f"--uds-mode {mode}: expected an octal mode such as 666, or 660 for owner and group"
+        )
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise ConfigurationError(f"--uds {path}: exists and is not a socket; remove it first")
@@ -164,6 +202,8 @@ def _unix(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.bind(path)
+        # Nobody can connect before it listens, so there is no moment with another mode.
+        Path(path).chmod(int(mode, 8))
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
@@ -207,8 +247,22 @@ def _inherited(fd: int) -> socket.socket:
     if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         sock.detach()
         raise ConfigurationError(f"--fd {fd}: is a socket, but does not listen")
+    if fd == 0:
+        sock = _instead_of_stdin(sock)
     sock.setblocking(False)
+    # Child processes of the application have no part in it.
+    sock.set_inheritable(False)
     return sock
+
+
+def _instead_of_stdin(sock: socket.socket) -> socket.socket:
+    """
+    Move a socket away from descriptor 0, where child processes look for their input.
+    """
+    moved = sock.dup()
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), sock.detach())
+    return moved
 
 
 def port(sock: socket.socket) -> int:

@@ -9,17 +9,23 @@ exception of the application's own code.
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
+
+from fairway.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from fairway.server.exchange import Exchange
     from fairway.types import Scope
 
 __all__ = [
+    "FORMAT",
     "access",
     "application_error",
     "application_fault",
+    "exit_status",
     "logger",
     "phrase",
     "printable",
@@ -27,6 +33,11 @@ __all__ = [
 ]
 
 logger = logging.getLogger("fairway.server")
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+"""
+How Fairway's own handlers write a line.
+"""
 
 
 def printable(text: str, limit: int = 200) -> str:
@@ -97,3 +108,17 @@ def phrase(status: int) -> bytes:
         return HTTPStatus(status).phrase.encode("ascii")
     except ValueError:
         return b"Error"
+
+
+def exit_status(serve: Callable[[], int]) -> int:
+    """
+    Run what serves in a process, and give that process's exit status.
+
+    Returns:
+        What ``serve`` returns; 2 after a wrong configuration, which is printed as one line.
+    """
+    try:
+        return serve()
+    except ConfigurationError as error:
+        print(f"fairway: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up yet
+        return 2

@@ -1,8 +1,8 @@
 """
 One worker in one process: from options to an exit status.
 
-Settles where to listen, loads the application, runs the loop until a signal or
-``stop()``, and drains. Several processes build on this and do not change it.
+Gets its listening socket from its place, loads the application, runs the loop until a
+signal, a supervisor or ``stop()`` ends it, and drains.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import signal
-import sys
+import random
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,15 +20,17 @@ from fairway.exceptions import ConfigurationError
 from fairway.options import ServerOptions, validate
 from fairway.server import listen
 from fairway.server.lifespan import Lifespan
+from fairway.server.place import Alone
 from fairway.server.worker import Worker
 
 if TYPE_CHECKING:
     import socket
     import ssl
 
+    from fairway.server.place import Place
     from fairway.types import ASGIApplication
 
-__all__ = ["Server", "run"]
+__all__ = ["Server"]
 
 Hook: TypeAlias = Callable[[asyncio.AbstractEventLoop], Awaitable[None]]
 
@@ -63,6 +64,7 @@ class Server:
         on_start: Hook | None = None,
         on_stop: Hook | None = None,
         on_ready: Callable[[str], None] | None = None,
+        place: Place | None = None,
     ) -> None:
         """
         Remember what to serve.
@@ -73,12 +75,14 @@ class Server:
             on_start: Awaited on the loop before the application's lifespan starts.
             on_stop: Awaited on the loop after everything has ended.
             on_ready: Called with the address once connections are accepted.
+            place: Where the process stands among others; None for on its own.
         """
         self._options = options
         self._load = load
         self._on_start = on_start
         self._on_stop = on_stop
         self._on_ready = on_ready
+        self._place: Place = Alone() if place is None else place
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._hurry: asyncio.Event | None = None
@@ -103,15 +107,14 @@ class Server:
         validate(options)
         tls = listen.tls_context(options)
         factory = _loop_factory(options.loop)
-        sock = listen.bind(options)
-        try:
-            application = self._load()
-            _relieve_collector()
-            with asyncio.Runner(loop_factory=factory) as runner:
-                runner.run(self._main(application, sock, tls))
-        finally:
-            sock.close()
-            self.stopped.set()
+        with self._place.open(options) as sock:
+            try:
+                application = self._load()
+                _relieve_collector()
+                with asyncio.Runner(loop_factory=factory) as runner:
+                    runner.run(self._main(application, sock, tls))
+            finally:
+                self.stopped.set()
         return 0
 
     def stop(self, *, drain: float | None = None) -> None:
@@ -138,15 +141,15 @@ class Server:
             self._drain = drain
         self._stop.set()
 
-    def _on_signal(self) -> None:
+    def hurry(self) -> None:
         """
-        End because a signal says so; at a second one end within a second.
+        End within a second, whatever connections and threads do. Does not wait.
         """
-        if self._stop is not None and self._stop.is_set():
-            timer = threading.Timer(ABORT_SECONDS, os._exit, (1,))
-            timer.daemon = True
-            timer.start()
-        self._begin_stop()
+        timer = threading.Timer(ABORT_SECONDS, os._exit, (1,))
+        timer.daemon = True
+        timer.start()
+        self.stop()
+        self.stop()
 
     async def _main(
         self, application: ASGIApplication, sock: socket.socket, tls: ssl.SSLContext | None
@@ -161,23 +164,35 @@ class Server:
             self._stop.set()
         executor = ThreadPoolExecutor(self._options.threads, thread_name_prefix="fairway")
         loop.set_default_executor(executor)
-        self._catch_signals(loop)
-        try:
-            if self._on_start is not None:
-                await self._on_start(loop)
-            lifespan = Lifespan(application, self._options.lifespan)
-            if self._options.lifespan != "off":
-                await lifespan.startup()
-            worker = Worker(self._options, application, lifespan.state)
+        with self._place.joined(loop, self):
             try:
-                await worker.serve(sock, tls)
-                self._announce(sock, secure=tls is not None)
-                await self._stop.wait()
+                if self._on_start is not None:
+                    await self._on_start(loop)
+                await self._serve(application, sock, tls)
             finally:
-                await self._end(worker, lifespan)
+                if self._on_stop is not None:
+                    await self._on_stop(loop)
+
+    async def _serve(
+        self, application: ASGIApplication, sock: socket.socket, tls: ssl.SSLContext | None
+    ) -> None:
+        """
+        Serve from the application's start to its end.
+        """
+        assert self._stop is not None  # noqa: S101 - made in _main
+        lifespan = Lifespan(application, self._options.lifespan)
+        if self._options.lifespan != "off":
+            await lifespan.startup()
+        worker = Worker(self._options, application, lifespan.state, self._place.seat)
+        worker.requests_max = _jittered(self._options.max_requests)
+        worker.on_worn = self._place.worn
+        try:
+            await worker.serve(sock, tls)
+            worker.ready = True
+            self._announce(sock, secure=tls is not None)
+            await self._stop.wait()
         finally:
-            if self._on_stop is not None:
-                await self._on_stop(loop)
+            await self._end(worker, lifespan)
 
     def _announce(self, sock: socket.socket, *, secure: bool) -> None:
         """
@@ -188,13 +203,16 @@ class Server:
         self.started.set()
         if self._on_ready is not None:
             self._on_ready(self.address)
+        self._place.ready(self.address)
 
     async def _end(self, worker: Worker, lifespan: Lifespan) -> None:
         """
         Drain, unless hurried, and end the application.
         """
         assert self._hurry is not None  # noqa: S101 - made in _main
+        worker.ready = False
         try:
+            self._place.leaving()
             if self._drain is None and self._options.drain_delay:
                 await _first(asyncio.sleep(self._options.drain_delay), self._hurry.wait())
             seconds = self._options.drain if self._drain is None else self._drain
@@ -206,33 +224,12 @@ class Server:
             await lifespan.shutdown(ABORT_SECONDS / 2 if hurried else timeout)
             worker.close()
 
-    def _catch_signals(self, loop: asyncio.AbstractEventLoop) -> None:
-        """
-        Handle SIGTERM and SIGINT, where this thread may, until the loop is closed.
-        """
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._on_signal)
 
-
-def run(
-    options: ServerOptions,
-    load: Callable[[], ASGIApplication],
-    on_start: Hook | None = None,
-    on_stop: Hook | None = None,
-    on_ready: Callable[[str], None] | None = None,
-) -> int:
+def _jittered(requests: int) -> int:
     """
-    Serve an application from the main thread of a process: ``Server`` for commands.
-
-    Returns:
-        The exit status: 2 after a wrong configuration, which is printed as one line.
+    Vary a number by up to a tenth, so that workers started together are not replaced together.
     """
-    try:
-        return Server(options, load, on_start, on_stop, on_ready).run()
-    except ConfigurationError as error:
-        print(f"fairway: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up yet
-        return 2
+    return round(requests * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
 
 
 def _relieve_collector() -> None:

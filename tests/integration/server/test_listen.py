@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives import serialization
 
 from fairway.exceptions import ConfigurationError
 from fairway.options import ServerOptions
-from fairway.server import run
+from fairway.server import Server
 from fairway.server.listen import bind, describe, port, tls_context
+from fairway.server.log import exit_status
 from fairway.types import ASGIApplication
 
 
@@ -37,7 +38,7 @@ def line(capsys: pytest.CaptureFixture[str]) -> Any:
     """
 
     def start(**options: Any) -> str:
-        assert run(ServerOptions(**options), refuse_to_load) == 2
+        assert exit_status(Server(ServerOptions(**options), refuse_to_load).run) == 2
         out, err = capsys.readouterr()
         assert out == ""
         assert err.startswith("fairway: ")

@@ -17,7 +17,8 @@ import pytest
 import uvloop
 
 from fairway.options import ServerOptions
-from fairway.server import Server, run
+from fairway.server import Server, run as run_module
+from fairway.server.log import exit_status
 from fairway.server.worker import Worker
 from fairway.types import ASGIApplication, Receive, Scope, Send
 
@@ -80,14 +81,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     The garbage collector of this process stays as the other tests need it.
     """
-    monkeypatch.setattr(run_module(), "_relieve_collector", lambda: None)
-
-
-def run_module() -> Any:
-    """
-    The module, which the package's function of the same name hides.
-    """
-    return sys.modules[Server.__module__]
+    monkeypatch.setattr(run_module, "_relieve_collector", lambda: None)
 
 
 Start = Callable[..., Server]
@@ -263,7 +257,8 @@ class TestFailingStart:
             await receive()
             await send({"type": "lifespan.startup.failed", "message": "no database"})
 
-        assert run(ServerOptions(port=0), lambda: application, life.on_start, life.on_stop) == 2
+        server = Server(ServerOptions(port=0), lambda: application, life.on_start, life.on_stop)
+        assert exit_status(server.run) == 2
         assert capsys.readouterr().err == "fairway: the application's start failed: no database\n"
         assert life.events == ["on_start", "on_stop"]
 
@@ -274,11 +269,11 @@ class TestFailingStart:
         Uvloop is needed only by who asks for it.
         """
         monkeypatch.setitem(sys.modules, "uvloop", None)
-        assert run(ServerOptions(loop="uvloop"), life.load) == 2
+        assert exit_status(Server(ServerOptions(loop="uvloop"), life.load).run) == 2
         assert capsys.readouterr().err == (
             "fairway: --loop uvloop: uvloop is not installed; install it or use --loop asyncio\n"
         )
-        assert run_module()._loop_factory("auto") is asyncio.new_event_loop
+        assert run_module._loop_factory("auto") is asyncio.new_event_loop
 
     def test_load(self, life: Life) -> None:
         """
@@ -291,5 +286,5 @@ class TestFailingStart:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         with pytest.raises(ZeroDivisionError):
-            run(ServerOptions(port=port), load)
+            Server(ServerOptions(port=port), load).run()
         socket.create_server(("127.0.0.1", port)).close()

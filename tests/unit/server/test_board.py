@@ -28,7 +28,8 @@ def occupy(board: Board, *held: int, state: State = State.READY) -> None:
     """
     for number, connections in enumerate(held, 1):
         seat = board.seat(number)
-        seat.take(1000 + number)
+        seat.take()
+        seat.pid = 1000 + number
         seat.state = state
         seat.connections = connections
 
@@ -72,7 +73,7 @@ def test_without_memfd(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.delattr(os, "memfd_create", raising=False)
     board = Board.create(2)
-    board.seat(1).take(7)
+    board.seat(1).pid = 7
     other = Board.attach(board.fd)
     assert other.seat(1).pid == 7
     other.close()

@@ -21,6 +21,7 @@ from django.utils import autoreload
 
 from fairway.apps import runserver_below
 from fairway.cli import build_server
+from fairway.conf import resolve_server_options
 from fairway.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ class Command(Below):
             static = True
         elif not options.get("use_static_handler", True):
             static = False
-        return build_server(flags, self.stdout.write, static=static, ready=self.say_ready)
+        resolved = resolve_server_options(flags)
+        return build_server(resolved, self.stdout.write, static=static, ready=self.say_ready)
 
     def say_ready(self, address: str) -> None:
         """

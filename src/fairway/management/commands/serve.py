@@ -7,10 +7,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandParser
 
-from fairway.cli import add_flags, build_server, given_flags, serve
-from fairway.exceptions import ConfigurationError
+from fairway.cli import add_flags, given_flags, serve
 
 __all__ = ["Command"]
 
@@ -35,10 +34,4 @@ class Command(BaseCommand):
         """
         Serve; exits with the server's status.
         """
-        try:
-            server = build_server(
-                given_flags(options), self.stdout.write, application=options["application"]
-            )
-        except ConfigurationError as error:
-            raise CommandError(str(error), returncode=2) from None
-        sys.exit(serve(server))
+        sys.exit(serve(given_flags(options), application=options["application"]))
