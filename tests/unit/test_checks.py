@@ -4,13 +4,38 @@ What `manage.py check` says about a project's settings.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core import checks
+from django.core import checks, mail
 from pytest_django import Settings
 
-from fairway.checks import check_settings
+import fairway.checks
+from fairway.checks import check_databases, check_deployment, check_settings
+
+MEMORY = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+IPC = {"BACKEND": "fairway.layers.IPCChannelLayer"}
+
+
+@pytest.fixture(autouse=True)
+def _on_a_bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        *fairway.checks.PLATFORM_VARIABLES,
+        "WEB_CONCURRENCY",
+        *(name for name in os.environ if name.startswith("FAIRWAY_")),
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(fairway.checks, "PLATFORM_FILES", {})
+
+
+@pytest.fixture
+def outside_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    As if this were no test.
+    """
+    monkeypatch.delattr(mail, "outbox")
 
 
 def test_a_project_without_settings_is_fine() -> None:
@@ -21,7 +46,11 @@ def test_a_project_without_settings_is_fine() -> None:
 def test_is_registered_under_its_tag() -> None:
     """`check --tag fairway` runs it."""
     registered: set[Any] = set(checks.registry.registry.get_checks())
-    assert check_settings in registered
+    assert {check_settings, check_databases} <= registered
+    assert check_databases.tags == ("fairway", checks.Tags.database)  # type: ignore[attr-defined]
+    assert check_deployment not in registered
+    with_deployment = checks.registry.registry.get_checks(include_deployment_checks=True)
+    assert check_deployment in set[Any](with_deployment)
     assert "fairway" in checks.registry.registry.tags_available()
 
 
@@ -33,6 +62,8 @@ def test_is_registered_under_its_tag() -> None:
         ("FAIRWAY", {"HEAD_TIMEOUT": "soon"}, "E002", "must be a number, not 'soon'", "default"),
         ("FAIRWAY", {"HEAD_TIMEOUT": -1}, "E002", "must be between", "default"),
         ("FAIRWAY", {"LAYER_CAPACITY": 0}, "E002", "must be at least 1", "default"),
+        ("FAIRWAY", {"NAMESPACE": "a/b"}, "E002", "must be 1 to 64 letters", "default"),
+        ("FAIRWAY", {"RUNTIME_DIR": "run"}, "E002", "must be an absolute path", "default"),
         ("FAIRWAY", ["HEAD_TIMEOUT"], "E002", "FAIRWAY must be a dict, not list", "default"),
         ("ASGI_APPLICATION", "fairway.asgj.application", "W001", "'fairway.asgi'", "remove it"),
         (
@@ -60,6 +91,7 @@ def test_says_what_is_wrong_and_what_to_do(
     ("name", "value"),
     [
         ("FAIRWAY", {"HEAD_TIMEOUT": 5, "LAYER_CAPACITY": 7}),
+        ("FAIRWAY", {"RUNTIME_DIR": Path("/run/site"), "NAMESPACE": "site-1.b_c"}),
         ("ASGI_APPLICATION", "fairway.asgi.application"),
         ("CHANNEL_LAYERS", {"default": {"BACKEND": "other.Layer", "CONFIG": {"group_expiry": 1}}}),
         ("CHANNEL_LAYERS", {"default": {"BACKEND": "fairway.layers.InMemoryChannelLayer"}}),
@@ -69,3 +101,91 @@ def test_is_quiet_about_what_is_right(settings: Settings, name: str, value: Any)
     """Settings that do what they say raise no message."""
     setattr(settings, name, value)
     assert check_settings() == []
+
+
+@pytest.mark.parametrize("path", [MEMORY["BACKEND"], "fairway.layers.InMemoryChannelLayer"])
+@pytest.mark.usefixtures("outside_tests")
+def test_memory_for_several_processes_is_an_error(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Settings or environment ask for several, and the layer knows one, by either name."""
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": path}, "other": IPC}
+    assert check_settings() == []
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    (message,) = check_settings()
+    assert (message.id, message.is_serious()) == ("fairway.E202", True)
+    assert "CHANNEL_LAYERS['default'] keeps messages within one process" in message.msg
+    assert "4 processes are to serve" in message.msg
+    assert "fairway.layers.IPCChannelLayer" in str(message.hint)
+
+
+@pytest.mark.usefixtures("outside_tests")
+def test_as_many_processes_as_cpus_count_too(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WORKERS = 0 takes what the machine grants."""
+    settings.CHANNEL_LAYERS = {"default": MEMORY}
+    settings.FAIRWAY = {"WORKERS": 0}
+    for granted, messages in ((1, 0), (3, 1)):
+        monkeypatch.setattr(fairway.checks, "granted_cpus", lambda granted=granted: granted)
+        assert len(check_settings()) == messages
+
+
+@pytest.mark.parametrize("layers", [{}, {"default": IPC}, {"default": {"BACKEND": "other.Layer"}}])
+@pytest.mark.usefixtures("outside_tests")
+def test_other_layers_may_have_several_processes(settings: Settings, layers: Any) -> None:
+    """The default is one of them."""
+    settings.CHANNEL_LAYERS = layers
+    settings.FAIRWAY = {"WORKERS": 4}
+    assert check_settings() == []
+
+
+def test_memory_is_right_in_tests(settings: Settings) -> None:
+    """They run in one process, whatever the environment says of servers."""
+    settings.CHANNEL_LAYERS = {"default": MEMORY}
+    settings.FAIRWAY = {"WORKERS": 4}
+    assert check_settings() == []
+
+
+@pytest.mark.usefixtures("outside_tests")
+@pytest.mark.parametrize(
+    ("variable", "platform"),
+    [("KUBERNETES_SERVICE_HOST", "Kubernetes"), ("DYNO", "Heroku"), ("FLY_APP_NAME", "Fly.io")],
+)
+def test_ipc_in_a_container_is_worth_a_look(
+    monkeypatch: pytest.MonkeyPatch, variable: str, platform: str
+) -> None:
+    """`check --deploy` names what shows that there may be several."""
+    assert check_deployment() == []
+    monkeypatch.setenv(variable, "web.1")
+    (message,) = check_deployment()
+    assert (message.id, message.is_serious()) == ("fairway.W203", False)
+    assert f"{variable} is set: {platform}" in message.msg
+    assert "SILENCED_SYSTEM_CHECKS" in str(message.hint)
+
+
+@pytest.mark.usefixtures("outside_tests")
+def test_a_container_is_known_by_its_files_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As Docker and Podman leave them."""
+    sign = tmp_path / ".dockerenv"
+    monkeypatch.setattr(fairway.checks, "PLATFORM_FILES", {str(sign): "Docker"})
+    assert check_deployment() == []
+    sign.touch()
+    assert f"({sign} exists: Docker)" in check_deployment()[0].msg
+
+
+def test_a_layer_with_a_broker_may_live_in_containers(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what knows one machine is looked for."""
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "other.Layer"}}
+    monkeypatch.setenv("DYNO", "web.1")
+    assert check_deployment() == []
+
+
+@pytest.mark.parametrize("databases", [None, [], ["default"]])
+def test_databases_without_such_a_limit_are_left_alone(databases: list[str] | None) -> None:
+    """SQLite takes any number of connections, and without a name none is opened."""
+    assert check_databases(databases=databases) == []

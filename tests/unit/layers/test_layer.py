@@ -241,6 +241,19 @@ async def test_another_loop_attaches_and_detaches() -> None:
     assert [message["type"] for message in inbox.messages] == ["x", "y"]
 
 
+async def test_the_audience_of_a_group_is_counted_in_processes() -> None:
+    """
+    One if it has members here, whatever their number, else none.
+    """
+    layer = InMemoryChannelLayer()
+    assert await layer.audience("room") == 0
+    for _ in range(2):
+        await layer.group_add("room", await layer.new_channel())
+    assert await layer.audience("room") == 1
+    with pytest.raises(TypeError, match="a group name must be a str"):
+        await layer.audience(5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("config", "error", "text"),
     [
