@@ -45,14 +45,6 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-@pytest.fixture(autouse=True)
-def runtime_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Keep what is started here apart from every other project of this user.
-    """
-    monkeypatch.setenv("FAIRWAY_RUNTIME_DIR", str(folder / "run"))
-
-
 @pytest.fixture
 def site(project: Project) -> Project:
     """

@@ -25,7 +25,6 @@ from tests.acceptance.project import Project
 DOCS = Path(__file__).parents[3] / "docs"
 
 VIEWS = """
-import asyncio
 import os
 
 import fairway
@@ -33,9 +32,6 @@ from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
 
 from chat.consumers import ChatConsumer
-
-more = asyncio.Event()
-
 
 def seen(scope):
     return {
@@ -64,11 +60,15 @@ class WhoConsumer(fairway.AsyncJsonWebsocketConsumer):
 
 
 async def events(request):
+    # Joined in another worker, maybe, than the one that is asked for more.
+    layer = fairway.get_channel_layer()
+    channel = await layer.new_channel()
+    await layer.group_add("more", channel)
+
     async def stream():
         for number in range(3):
             yield f"data: {number}\\n\\n"
-            await more.wait()
-            more.clear()
+            await layer.receive(channel)
 
     # What tells nginx to pass each event on at once.
     return StreamingHttpResponse(
@@ -77,7 +77,7 @@ async def events(request):
 
 
 async def another(request):
-    more.set()
+    await fairway.get_channel_layer().group_send("more", {"type": "more"})
     return HttpResponse()
 
 
@@ -245,7 +245,7 @@ class Nginx:
             address += " ssl"
             tls = f"ssl_certificate {certificate}; ssl_certificate_key {certificate};"
         changes = {
-            "server unix:/run/mysite/web.sock;": f"server {upstream};",
+            "server unix:/run/mysite.sock;": f"server {upstream};",
             "listen 80;": f"listen {address}; {tls}",
             "server_name example.com;": "",
         }

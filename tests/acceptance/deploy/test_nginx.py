@@ -90,12 +90,19 @@ async def follow(site: Site) -> None:
     await writer.wait_closed()
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
-async def test_everything_passes(site: Project, nginx: Nginx, folder: Path, kind: str) -> None:
+async def test_everything_passes(
+    site: Project, nginx: Nginx, folder: Path, kind: str, workers: str
+) -> None:
     """
     Pages, WebSockets, broadcasts and streams of events pass, over TCP and over a Unix socket.
     """
-    _, upstream = await (serve_tcp(site) if kind == "tcp" else serve_unix(site, folder))
+    flags = ("--workers", workers)
+    if kind == "tcp":
+        _, upstream = await serve_tcp(site, *flags)
+    else:
+        _, upstream = await serve_unix(site, folder, *flags)
     front = Site(await nginx.start(upstream), source=SOURCE)
     assert (await front.who())["headers"]["host"] == front.address
     await socket_sees(front, origin=f"http://{front.address}")
@@ -184,10 +191,24 @@ async def test_upgrade_forgotten(site: Project, nginx: Nginx, folder: Path) -> N
 @pytest.mark.parametrize("mode", ["600", "660", "666"])
 async def test_unix_socket_mode(site: Project, folder: Path, mode: str) -> None:
     """
-    The file of a Unix socket has the mode asked for, and is gone after the end.
+    The file of a Unix socket has the mode asked for.
     """
-    command, _ = await serve_unix(site, folder, "--uds-mode", mode)
-    path = folder / "web.sock"
-    assert stat.S_IMODE(path.stat().st_mode) == int(mode, 8)
-    assert (await command.stop())[0] == 0
-    assert not path.exists()
+    await serve_unix(site, folder, "--uds-mode", mode)
+    assert stat.S_IMODE((folder / "web.sock").stat().st_mode) == int(mode, 8)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_unix_socket_again(site: Project, nginx: Nginx, folder: Path, workers: str) -> None:
+    """
+    A server takes the path of one that was killed, behind the same nginx, and of none that lives.
+    """
+    command, upstream = await serve_unix(site, folder, "--workers", workers)
+    front = Site(await nginx.start(upstream))
+    await front.who()
+    second = await site.manage("serve", "--uds", str(folder / "web.sock"), "--workers", workers)
+    status, output = await second.ended()
+    assert (status, output.count("\n")) == (2, 1)
+    assert "another program listens there" in output
+    await command.kill()
+    await serve_unix(site, folder, "--workers", workers)
+    await front.who()

@@ -60,23 +60,31 @@ def free_port() -> int:
             return port
 
 
-def section(project: Project, *, url: str, workers: int) -> str:
+def section(project: Project, kind: str, **changes: str) -> str:
     """
-    The program of the documentation, made to fit this project.
+    A section of the documentation, made to fit this project.
+
+    Args:
+        project: What it runs.
+        kind: What the section's name begins with.
+        changes: Replaced options, or with ``workers`` the number of them.
     """
-    changes = {
-        "socket=tcp://127.0.0.1:8000": f"socket={url}",
+    text = sample("ini", f"[{kind}:")
+    replacements = {
         "/srv/mysite/venv/bin/python": sys.executable,
-        "--workers 4": f"--workers {workers}",
+        "--workers 4": f"--workers {changes.get('workers', '2')}",
+        "--uds /srv/mysite/run/web.sock": f"--uds {changes.get('path')}",
+        "socket=tcp://127.0.0.1:8000": f"socket={changes.get('url')}",
         "directory=/srv/mysite": f"directory={project.folder}",
+        # Nobody is called so here.
         "user=mysite\n": "",
+        # What is said here is said by SUPERVISORD instead.
         "redirect_stderr=true\n": "",
         "stdout_logfile=/var/log/mysite/web.log\n": "",
     }
-    text = sample("ini", "[fcgi-program:")
-    for old, new in changes.items():
-        assert old in text
+    for old, new in replacements.items():
         text = text.replace(old, new)
+    assert "mysite/" not in text
     return text
 
 
@@ -96,12 +104,12 @@ async def stays_until_told(site: Site, command: Command) -> str:
     return output
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_fcgi_program(site: Project, folder: Path, workers: int) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_fcgi_program(site: Project, folder: Path, workers: str) -> None:
     """
     The documented section serves on supervisor's own socket, and ends in order with it.
     """
-    text = section(site, url=f"tcp://127.0.0.1:{free_port()}", workers=workers)
+    text = section(site, "fcgi-program", url=f"tcp://127.0.0.1:{free_port()}", workers=workers)
     command = await supervise(site, folder, text)
     front = Site(await command.ready())
     assert (await front.who())["inherited"] == []
@@ -114,7 +122,7 @@ async def test_unix_socket_of_supervisor(site: Project, folder: Path) -> None:
     A Unix socket of supervisor is served as well.
     """
     path = folder / "web.sock"
-    command = await supervise(site, folder, section(site, url=f"unix://{path}", workers=1))
+    command = await supervise(site, folder, section(site, "fcgi-program", url=f"unix://{path}"))
     await command.expect(f"Serving on unix:{path}")
     reader, writer = await asyncio.open_unix_connection(path)
     writer.write(b"GET /who/ HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
@@ -165,15 +173,21 @@ async def test_plain_program_has_no_socket(site: Project, folder: Path) -> None:
     assert status == 0
 
 
-async def test_restarted_by_supervisor(site: Project, folder: Path) -> None:
+async def test_plain_program(site: Project, folder: Path) -> None:
     """
-    A program that is killed is started again by supervisor, on the same socket path.
+    The documented program serves by itself, is started again when killed, and rolls at SIGHUP.
     """
     path = folder / "web.sock"
-    text = section(site, url=f"unix://{path}", workers=2)
-    command = await supervise(site, folder, text, restart="true")
+    command = await supervise(
+        site, folder, section(site, "program", path=str(path)), restart="true"
+    )
     pid = int((await command.expect(r"spawned: 'mysite' with pid (\d+)"))[1])
-    await command.expect(f"Serving on unix:{path}")
+    await command.expect(f"Serving on unix:{path} with 2 workers")
     os.kill(pid, signal.SIGKILL)
-    await command.expect(f"Serving on unix:{path}")
-    assert (await command.stop())[0] == 0
+    pid = int((await command.expect(r"spawned: 'mysite' with pid (\d+)"))[1])
+    await command.expect(f"Serving on unix:{path} with 2 workers")
+    os.kill(pid, signal.SIGHUP)
+    await command.expect("All workers are replaced")
+    status, output = await command.stop()
+    assert status == 0
+    assert "mysite (exit status 0)" in output
