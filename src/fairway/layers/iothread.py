@@ -12,7 +12,9 @@ import threading
 
 from fairway.exceptions import ChannelLayerUnavailable
 
-__all__ = ["IOThread"]
+__all__ = ["THREAD_NAME", "IOThread"]
+
+THREAD_NAME = "fairway-io"
 
 
 class IOThread:
@@ -64,7 +66,7 @@ def _start() -> tuple[threading.Thread, asyncio.AbstractEventLoop]:
     Start the thread on a loop of its own.
     """
     loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=_run, args=(loop,), name="fairway-io", daemon=True)
+    thread = threading.Thread(target=_run, args=(loop,), name=THREAD_NAME, daemon=True)
     try:
         thread.start()
     except RuntimeError as error:

@@ -21,6 +21,7 @@ from fairway.exceptions import ChannelLayerUnavailable
 from fairway.layers.brokers.base import Broker, Deliver, OnGap, OnState
 from fairway.layers.brokers.ipc.mesh import Listener, Mesh
 from fairway.layers.brokers.ipc.queues import SQLiteQueues
+from fairway.layers.iothread import THREAD_NAME
 from fairway.layers.notices import Notices
 from fairway.options import IPCOptions
 
@@ -115,12 +116,16 @@ class IPCBroker(Broker):
             self._directory = directory
             self._queues = SQLiteQueues(directory / QUEUES_FILE, self._options.queue_poll)
         self._deliver = deliver
-        self._subjects = {*subjects, *(QUEUE + queue for queue in list(self._readers))}
+        self._subjects = set(subjects)
         listener = Listener(self._receive, on_gap, self._pass_on_state(on_state))
-        mesh = Mesh(directory, self._options, self._subjects, listener, self._notices)
+        mesh = Mesh(
+            directory, self._options, self._subjects, listener, self._notices, prompt=_no_server()
+        )
         mesh.open()
         self._mesh, self._loop = mesh, asyncio.get_running_loop()
         self.connected = True
+        for queue in list(self._readers):
+            self._begin_hearing(queue)
         await mesh.settle()
 
     async def close(self) -> None:
@@ -135,7 +140,7 @@ class IPCBroker(Broker):
             await mesh.close()
         if self._pushing:
             await asyncio.wait(
-                [asyncio.wrap_future(push) for push in self._pushing], timeout=PARTING_SECONDS
+                [asyncio.wrap_future(push) for push in list(self._pushing)], timeout=PARTING_SECONDS
             )
         if self._queues is not None and not self._readers:
             await self._queues.close(PARTING_SECONDS)
@@ -256,7 +261,7 @@ class IPCBroker(Broker):
         Not in a server, where it means that no browser is connected yet.
         """
         self._solitude_told = True
-        if threading.current_thread().name == "fairway-io":
+        if _no_server():
             logger.warning(
                 "a message was published and no other process of this project was found "
                 "(namespace %s, in %s): if a server runs, it runs as another user or with "
@@ -343,6 +348,15 @@ class IPCBroker(Broker):
             mesh.loop.call_later(HEARING_SECONDS, self._end_hearing, mesh, queue)
         else:
             self.unsubscribe(QUEUE + queue)
+
+
+def _no_server() -> bool:
+    """
+    Whether the broker lives on the thread of processes without a server.
+
+    They may end right after a publish, some without a word, as children of multiprocessing do.
+    """
+    return threading.current_thread().name == THREAD_NAME
 
 
 def _nobody(subject: str, payload: bytes) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 
 from fairway.exceptions import ChannelLayerUnavailable
 
-__all__ = ["Joins", "new_wait"]
+__all__ = ["Joins", "fail", "new_wait"]
 
 
 class _Wait:
@@ -87,8 +88,7 @@ class Joins:
         waits, self._waits = self._waits, []
         for wait in waits:
             self._stop(wait)
-            if not wait.future.done():
-                wait.future.set_exception(ChannelLayerUnavailable("the broker was closed"))
+            fail(wait.future)
 
     def _strike(self, wait: _Wait, who: Hashable) -> None:
         """
@@ -121,6 +121,15 @@ def new_wait(loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
     future: asyncio.Future[None] = loop.create_future()
     future.add_done_callback(_retrieve)
     return future
+
+
+def fail(future: asyncio.Future[None] | None) -> None:
+    """
+    End a wait with ChannelLayerUnavailable, if it has not ended.
+    """
+    if future is not None and not future.done():
+        with suppress(RuntimeError):  # Its loop has been closed, and nobody waits on it any more.
+            future.set_exception(ChannelLayerUnavailable("the broker was closed"))
 
 
 def _retrieve(future: asyncio.Future[None]) -> None:

@@ -56,6 +56,11 @@ class LinkOwner(Protocol):
         Learn that a link has ended and was closed, other than by ``Link.close``.
         """
 
+    def misled(self, link: Link, reason: str) -> None:
+        """
+        Learn that what came is nothing that one of us sends; the link was closed.
+        """
+
 
 class Links:
     """
@@ -64,10 +69,12 @@ class Links:
     Attributes:
         loop: The loop.
         open: Those that are not closed.
+        prompt: Whether messages are written at once, and not at the end of the loop turn.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, prompt: bool) -> None:
         self.loop = loop
+        self.prompt = prompt
         self.open: set[Link] = set()
         # One buffer for all: what is read is taken apart before anything else is read.
         self.buffer = memoryview(bytearray(READ_BYTES))
@@ -178,6 +185,8 @@ class Link:
         """
         self.messages += 1
         self.send(frame)
+        if self._links.prompt:
+            self.write()
 
     def unsent_messages(self) -> int:
         """
@@ -261,7 +270,8 @@ class Link:
             limit, room = self._room
             if self.pending_bytes <= limit or not self.open:
                 self._room = None
-                room.set_result(None)
+                with suppress(RuntimeError):  # The loop has been closed.
+                    room.set_result(None)
 
     # --- In ----------------------------------------------------------------------------------
 
@@ -308,7 +318,8 @@ class Link:
         try:
             frames = self._decoder.feed(buffer[:size])
         except FrameError as error:
-            self._end(f"it sent {error}")
+            self.close()
+            self._owner.misled(self, f"it sent {error}")
             return False
         for frame in frames:
             self._owner.take(self, frame)

@@ -23,7 +23,7 @@ from fairway.exceptions import ChannelLayerUnavailable, ConfigurationError
 from fairway.layers.brokers.base import Deliver, OnGap, OnState
 from fairway.layers.brokers.ipc import frames
 from fairway.layers.brokers.ipc.interests import Interests
-from fairway.layers.brokers.ipc.joins import Joins, new_wait
+from fairway.layers.brokers.ipc.joins import Joins, fail, new_wait
 from fairway.layers.brokers.ipc.links import Link, LinkOwner, Links
 from fairway.layers.brokers.ipc.peers import (
     RETRY_SECONDS_MAX,
@@ -93,6 +93,8 @@ class Mesh:
         subjects: AbstractSet[str],
         listener: Listener,
         notices: Notices,
+        *,
+        prompt: bool,
     ) -> None:
         """
         Be alone, on the running loop, until ``open``.
@@ -104,6 +106,8 @@ class Mesh:
                 ``subscribe`` or ``unsubscribe``.
             listener: Told what arrives.
             notices: Where a line goes that may come often.
+            prompt: Whether what is published is handed to the kernel at once, and not at the
+                end of the loop turn.
         """
         self._directory = directory
         self._options = options
@@ -123,7 +127,7 @@ class Mesh:
         self._closed = False
         self.name = new_name()
         self.peers: dict[str, Peer] = {}
-        self.links = Links(self.loop)
+        self.links = Links(self.loop, prompt=prompt)
         self.interests: Interests[Peer] = Interests()
         self.bytes_max = options.link_bytes_max
         self.listening = False
@@ -140,13 +144,13 @@ class Mesh:
         """
         try:
             self._listen()
+            self._scan()
         except OSError as error:
             self.abandon()
             raise ChannelLayerUnavailable(
                 f"cannot listen in {self._directory}: {error.strerror or error}"
             ) from error
         self.listening = True
-        self._scan()
         self._schedule_beat()
 
     async def settle(self) -> None:
@@ -215,8 +219,7 @@ class Mesh:
         if self._rendezvous is not None and self._sock is not None:
             self._rendezvous.withdraw(self.name)
         self._stop_listening()
-        if self._asking is not None and not self._asking.done():
-            self._asking.set_exception(ChannelLayerUnavailable("the broker was closed"))
+        fail(self._asking)
 
     def _listen(self) -> None:
         """
@@ -317,7 +320,7 @@ class Mesh:
             link = visitor.link
             if link.pending_bytes > self.bytes_max:
                 link.close()
-                self.left(visitor, "its queue was full")
+                self.left(visitor)
             else:
                 link.send(frame)
 
@@ -365,13 +368,13 @@ class Mesh:
             before.link.drain()
             self._visitors.pop(before.link, None)
         peer.visitor = visitor
+        peer.ended = False
         link = visitor.link
         for subject in self._subjects:
             link.send(frames.interest(subject))
         link.send(frames.COMPLETE)
         link.send(frames.ask(self._asked))
         if peer.out is None:
-            peer.ended = False
             self._dial(peer)
         return peer
 
@@ -394,6 +397,13 @@ class Mesh:
         peer.late = False
         self._joins.heard(peer, number)
 
+    def misled(self, reason: str) -> None:
+        """
+        Count that a link was closed because of what came on it.
+        """
+        metrics.drops.add("malformed")
+        self._notices.say("link", "a link between processes was closed: %s", reason)
+
     def gap(self) -> None:
         """
         Learn that messages of a peer were lost, of any subject.
@@ -401,7 +411,7 @@ class Mesh:
         for subject in list(self._subjects):
             self._listener.on_gap(subject, None)
 
-    def left(self, visitor: Visitor, reason: str) -> None:
+    def left(self, visitor: Visitor) -> None:
         """
         Learn that the link from a peer has ended.
         """
@@ -422,9 +432,14 @@ class Mesh:
         if self._rendezvous is None:
             return
         for name in self._rendezvous.entries():
-            if name != self.name and name not in self.peers:
+            if name == self.name:
+                continue
+            peer = self.peers.get(name)
+            if peer is None:
                 peer = self.peers[name] = Peer(self, name)
                 self._dial(peer)
+            elif peer.ended and peer.out is None:
+                self._dial(peer)  # Its entry was gone, and is back.
 
     def _dial(self, peer: Peer) -> None:
         """
@@ -550,15 +565,14 @@ class Mesh:
         Not one that has never answered: its process stands still, and would find a link for
         each of our attempts when it goes on. When it ends, the link ends.
         """
-        reason = f"nothing came for {self._options.silence:g} s"
         visitor = self._visitors.get(link)
         if visitor is not None:
             link.close()
-            self.left(visitor, reason)
+            self.left(visitor)
         elif link.answered:
             for peer in list(self.peers.values()):
                 if peer.out is link:
-                    peer.give_up(reason)
+                    peer.give_up(f"nothing came for {self._options.silence:g} s")
 
     def _look_after_directory(self) -> None:
         """

@@ -78,12 +78,17 @@ class Surroundings(Protocol):
         Learn that a peer has heeded everything up to a number.
         """
 
+    def misled(self, reason: str) -> None:
+        """
+        Count that a link was closed because of what came on it.
+        """
+
     def gap(self) -> None:
         """
         Learn that messages of a peer were lost.
         """
 
-    def left(self, visitor: Visitor, reason: str) -> None:
+    def left(self, visitor: Visitor) -> None:
         """
         Learn that the link from a peer has ended.
         """
@@ -186,7 +191,7 @@ class Peer:
             self._detach("it left")
         elif kind is not Beat:
             link.close()
-            self.lost(link, f"it sent {kind.__name__} where it does not belong")
+            self.misled(link, f"it sent {kind.__name__} where it does not belong")
 
     def lost(self, link: Link, reason: str) -> None:
         """
@@ -198,6 +203,13 @@ class Peer:
         self._lossy = self._lossy or link.messages > 0
         self._count_unsent(link, "link_down")
         self._detach(reason)
+
+    def misled(self, link: Link, reason: str) -> None:
+        """
+        Note that it has sent what no process of ours sends.
+        """
+        self._around.misled(reason)
+        self.lost(link, reason)
 
     def give_up(self, reason: str) -> None:
         """
@@ -272,29 +284,37 @@ class Visitor:
             self._around.gap()
         elif kind is Bye:
             peer.ended = True
-            self._end("it left")
+            link.close()
+            self._around.left(self)
         elif kind is not Beat:
-            self._end(f"it sent {kind.__name__} where it does not belong")
+            self._refuse(f"it sent {kind.__name__} where it does not belong")
 
     def lost(self, link: Link, reason: str) -> None:
         """
         Note that its link has ended.
         """
-        self._around.left(self, reason)
+        self._around.left(self)
+
+    def misled(self, link: Link, reason: str) -> None:
+        """
+        Note that it has sent what no process of ours sends.
+        """
+        self._around.misled(reason)
+        self._around.left(self)
 
     def _introduce(self, frame: Frame) -> None:
         """
         Learn who it is.
         """
         if type(frame) is not Hello:
-            self._end(f"it began with {type(frame).__name__}")
+            self._refuse(f"it began with {type(frame).__name__}")
         elif frame.version != VERSION:
-            self._end(f"it speaks version {frame.version}, expected {VERSION}")
+            self._refuse(f"it speaks version {frame.version}, expected {VERSION}")
         else:
             self.peer = self._around.welcome(self, frame.name)
             if self.peer is None:
-                self._end(f"it calls itself {frame.name[:32]!r}")
+                self._refuse(f"it calls itself {frame.name[:32]!r}")
 
-    def _end(self, reason: str) -> None:
+    def _refuse(self, reason: str) -> None:
         self.link.close()
-        self._around.left(self, reason)
+        self.misled(self.link, reason)
