@@ -1,12 +1,12 @@
 """
 Named queues shared by the processes of one machine: each message is read once, by anybody.
 
-A thread of its own does all that blocks, so nobody's loop ever waits for the disk: calls
-become jobs, what has come together is written in one transaction, and a message is handed
-to its reader only after it has left the file. The thread and the file exist from the first
-use to ``close``; while nobody waits for a message the thread sleeps, and while somebody
-does it looks once per ``poll``, should no ``wake`` have come. What is in the file is
-``store``'s, who waits is ``readers``'.
+A thread of its own does all that blocks, so nobody's loop ever waits for the disk. Calls
+that write become jobs, what has come together is written in one transaction, and a message
+is handed to its reader only after it has left the file. The thread and the file exist from
+the first use to ``close``; while nobody waits for a message the thread sleeps, and while
+somebody does it looks once per ``poll``, should no ``wake`` have come. What is in the file
+is ``store``'s, who waits is ``readers``'.
 """
 
 from __future__ import annotations
@@ -56,19 +56,17 @@ _Write = tuple["Future[None]", Action]
 
 class _Job:
     """
-    One call, to be worked off in the thread.
+    One call that writes, to be worked off in the thread.
 
     Attributes:
-        queue: The queue whose readers are looked at afterwards; None for none.
-        action: What it writes; None for nothing.
+        action: What it writes.
         size: The bytes it carries.
         future: Where its result goes.
     """
 
-    __slots__ = ("action", "future", "queue", "size")
+    __slots__ = ("action", "future", "size")
 
-    def __init__(self, queue: str | None, action: Action | None = None, size: int = 0) -> None:
-        self.queue = queue
+    def __init__(self, action: Action, size: int = 0) -> None:
         self.action = action
         self.size = size
         self.future: Future[None] = Future()
@@ -76,11 +74,20 @@ class _Job:
 
 class _Lane:
     """
-    One thread with its jobs, from a first use to a close or a fork.
+    One thread with what it is to do, from a first use to a close or a fork.
+
+    Attributes:
+        jobs: Calls that write; a None among them only wakes the thread.
+        looks: The queues whose readers are to be served, each once however often it is asked for.
+        pending: Calls in ``jobs``.
+        pending_bytes: Bytes in them.
+        ending: Whether the thread is to end once there is nothing left to do.
+        ended: Done when it has.
     """
 
     def __init__(self) -> None:
         self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self.looks: set[str] = set()
         self.pending = 0
         self.pending_bytes = 0
         self.ending = False
@@ -134,7 +141,7 @@ class SQLiteQueues:
             if not store.add(connection, queue, payload, lifetime, capacity):
                 raise ChannelFull(queue)
 
-        return self._enter(_Job(queue, action, len(payload)))
+        return self._enter(_Job(action, len(payload)), queue)
 
     async def pop(self, queue: str) -> bytes:
         """
@@ -149,11 +156,12 @@ class SQLiteQueues:
         """
         reader = self._readers.wait(queue)
         try:
-            self._enter(_Job(queue))
+            self._look(queue)
             return await reader.future
         except BaseException:
             if self._readers.give_up(reader):
-                self._try_enter(_Job(queue))
+                with suppress(ChannelLayerUnavailable):  # The next poll puts it back, then.
+                    self._look(queue)
             raise
 
     def wake(self, queue: str) -> None:
@@ -161,7 +169,8 @@ class SQLiteQueues:
         Look at a queue because another process has pushed. Does not wait; from any thread.
         """
         if queue in self._readers:
-            self._try_enter(_Job(queue))
+            with suppress(ChannelLayerUnavailable):
+                self._look(queue)
 
     def flush(self) -> Future[None]:
         """
@@ -170,7 +179,7 @@ class SQLiteQueues:
         Returns:
             What is done once that has happened, or raises ChannelLayerUnavailable.
         """
-        return self._enter(_Job(None, store.clear))
+        return self._enter(_Job(store.clear))
 
     async def close(self, timeout: float) -> None:
         """
@@ -207,18 +216,16 @@ class SQLiteQueues:
         self._lock = threading.RLock()
         self._store = store.Store(self._path)
         self._at_work = threading.Lock()  # Held whenever the store is used.
-        self._forking = False
+        self._forking: int | None = None  # The thread that does.
         self._readers = Readers()
         self._lane = None
 
-    def _enter(self, job: _Job) -> Future[None]:
+    def _enter(self, job: _Job, queue: str | None = None) -> Future[None]:
         """
-        Have a job worked off, starting the thread if it does not run.
+        Have a call worked off, and the readers of a queue served with it.
         """
         with self._lock:
-            lane = self._lane
-            if lane is None:
-                lane = self._lane = self._start()
+            lane = self._running()
             if lane.pending >= PENDING_MAX or lane.pending_bytes + job.size > PENDING_BYTES_MAX:
                 raise ChannelLayerUnavailable(
                     f"{lane.pending} calls with {lane.pending_bytes} bytes wait for the queues "
@@ -226,8 +233,28 @@ class SQLiteQueues:
                 )
             lane.pending += 1
             lane.pending_bytes += job.size
+            if queue is not None:
+                lane.looks.add(queue)
             lane.jobs.put(job)
         return job.future
+
+    def _look(self, queue: str) -> None:
+        """
+        Have the readers of a queue served, and what they gave up put back.
+        """
+        with self._lock:
+            lane = self._running()
+            if queue not in lane.looks:
+                lane.looks.add(queue)
+                lane.jobs.put(None)
+
+    def _running(self) -> _Lane:
+        """
+        Give the lane, starting its thread if it does not run. The lock is held.
+        """
+        if self._lane is None:
+            self._lane = self._start()
+        return self._lane
 
     def _start(self) -> _Lane:
         """
@@ -243,13 +270,6 @@ class SQLiteQueues:
             raise ChannelLayerUnavailable(f"no thread for the queues: {error}") from error
         return lane
 
-    def _try_enter(self, job: _Job) -> None:
-        """
-        Have a job worked off now; if that cannot be, the next poll does what it asks for.
-        """
-        with suppress(ChannelLayerUnavailable):
-            self._enter(job)
-
     # --- The thread --------------------------------------------------------------------------
 
     def _run(self, lane: _Lane) -> None:
@@ -258,8 +278,7 @@ class SQLiteQueues:
         """
         poll_at = monotonic() + self._poll
         while not lane.ending or not lane.jobs.empty():
-            jobs = self._next_jobs(lane, poll_at)
-            queues = {job.queue for job in jobs if job.queue is not None}
+            jobs, queues = self._next(lane, poll_at)
             if monotonic() >= poll_at:
                 poll_at = monotonic() + self._poll
                 queues.update(self._readers.queues)
@@ -269,9 +288,12 @@ class SQLiteQueues:
             self._store.close()
         lane.ended.set_result(None)
 
-    def _next_jobs(self, lane: _Lane, poll_at: float) -> list[_Job]:
+    def _next(self, lane: _Lane, poll_at: float) -> tuple[list[_Job], set[str]]:
         """
-        Wait for jobs, for ever while nobody waits for a message, and take what came together.
+        Wait for something to do, for ever while nobody waits for a message.
+
+        Returns:
+            The calls that came together, and the queues to look at.
         """
         timeout = max(0.0, poll_at - monotonic()) if self._readers else None
         jobs: list[_Job] = []
@@ -286,16 +308,15 @@ class SQLiteQueues:
         with self._lock:
             lane.pending -= len(jobs)
             lane.pending_bytes -= sum(job.size for job in jobs)
-        return jobs
+            looks, lane.looks = lane.looks, set()
+        return jobs, looks
 
     def _work(self, lane: _Lane, jobs: list[_Job], queues: set[str]) -> None:
         """
         Write what the jobs ask for, take what is waited for, and tell everybody.
         """
         writes = [
-            (job.future, job.action)
-            for job in jobs
-            if job.action and job.future.set_running_or_notify_cancel()
+            (job.future, job.action) for job in jobs if job.future.set_running_or_notify_cancel()
         ]
         try:
             results, taken = self._write(writes, queues)
@@ -311,8 +332,8 @@ class SQLiteQueues:
                 else:
                     future.set_exception(refusal)
             for row in taken:
-                if not self._readers.hand_out(row) and not lane.ending:
-                    self._try_enter(_Job(row.queue))
+                if not self._readers.hand_out(row):
+                    lane.jobs.put(None)  # Its reader is gone: put it back in the next turn.
 
     def _write(
         self, writes: list[_Write], queues: set[str]
@@ -379,16 +400,16 @@ class SQLiteQueues:
         """
         Have no connection while the process is copied: SQLite cannot be carried through a fork.
         """
-        self._forking = self._at_work.acquire(timeout=self._busy)
-        if self._forking:
+        if self._at_work.acquire(timeout=self._busy):
+            self._forking = threading.get_ident()
             self._store.close()
 
     def after_fork(self) -> None:
         """
         Go on in the parent; the file is opened again when there is something to do.
         """
-        if self._forking:
-            self._forking = False
+        if self._forking == threading.get_ident():
+            self._forking = None
             self._at_work.release()
 
 

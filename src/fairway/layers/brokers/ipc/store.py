@@ -108,14 +108,20 @@ class Store:
         with self._errors():
             connection = self._open()
             connection.execute("BEGIN IMMEDIATE")
+            purges = time() >= self._purge_at
             try:
-                self._purge(connection)
+                if purges:
+                    expire(connection, time())
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
                 raise
+        if purges:
+            self._purge_at = time() + PURGE_SECONDS
+            with suppress(sqlite3.Error):
+                _shrink(connection)
 
     def holds(self, queue: str) -> bool:
         """
@@ -201,19 +207,6 @@ class Store:
         self._connection = connection
         return connection
 
-    def _purge(self, connection: sqlite3.Connection) -> None:
-        """
-        Throw away what has expired in all queues, now and then, and give its room back.
-        """
-        now = time()
-        if now < self._purge_at:
-            return
-        self._purge_at = now + PURGE_SECONDS
-        expire(connection, now)
-        [[free]] = connection.execute("PRAGMA freelist_count").fetchall()
-        if free > FREE_PAGES_MAX:
-            connection.execute("PRAGMA incremental_vacuum").fetchall()
-
 
 def add(
     connection: sqlite3.Connection, queue: str, payload: bytes, lifetime: float, capacity: int
@@ -284,6 +277,16 @@ def _count(connection: sqlite3.Connection, queue: str) -> int:
         "SELECT COUNT(*) FROM messages WHERE queue = ?", (queue,)
     ).fetchall()
     return int(count)
+
+
+def _shrink(connection: sqlite3.Connection) -> None:
+    """
+    Give room that is no longer used back to the disk, if it is much.
+    """
+    [[free]] = connection.execute("PRAGMA freelist_count").fetchall()
+    if free > FREE_PAGES_MAX:
+        # As a script: execute() would step once, which frees a single page.
+        connection.executescript("PRAGMA incremental_vacuum")
 
 
 def _code(error: sqlite3.Error) -> int:
