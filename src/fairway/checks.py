@@ -19,10 +19,16 @@ from django.db import DatabaseError, connections
 
 from fairway import conf
 from fairway.exceptions import ConfigurationError
-from fairway.options import AREAS
+from fairway.options import AREAS, ServerOptions
 from fairway.server.cpus import granted_cpus
 
-__all__ = ["check_databases", "check_deployment", "check_settings", "register"]
+__all__ = [
+    "check_databases",
+    "check_deployment",
+    "check_settings",
+    "register",
+    "require_shared_layers",
+]
 
 PLATFORM_VARIABLES = {
     "DYNO": "Heroku",
@@ -97,6 +103,17 @@ def check_deployment(**options: Any) -> list[checks.CheckMessage]:
     return list(_containers())
 
 
+def require_shared_layers(options: ServerOptions) -> None:
+    """
+    Refuse to serve with several processes over a layer of one, as flags may ask for.
+
+    Raises:
+        ConfigurationError: Some layer is of that kind.
+    """
+    for message in _memory_layers(options.workers or granted_cpus()):
+        raise ConfigurationError(f"{message.msg} {message.hint} ({message.id})")
+
+
 def _fairway() -> Iterator[checks.CheckMessage]:
     """
     Look at the keys and values of ``FAIRWAY``, and of the variables that override them.
@@ -159,19 +176,26 @@ def _processes() -> Iterator[checks.CheckMessage]:
     """
     Look for layers that know one process while several are to serve.
     """
+    processes, _ = _size()
+    return _memory_layers(processes)
+
+
+def _memory_layers(processes: int) -> Iterator[checks.CheckMessage]:
+    """
+    Look for layers that know one process, if there are to be several outside of tests.
+    """
     from fairway.layers.namespace import in_tests
     from fairway.layers.registry import MEMORY
 
-    processes, _ = _size()
     if processes == 1 or in_tests():
         return
-    for alias in _layers_of(MEMORY, getattr(settings, "CHANNEL_LAYERS", None) or {}):
+    for alias in _layers_of(MEMORY, conf.django_setting("CHANNEL_LAYERS", None) or {}):
         yield checks.Error(
             f"CHANNEL_LAYERS[{alias!r}] keeps messages within one process, and {processes} "
             "processes are to serve. A broadcast reaches only the sockets of the process it is "
             "made in.",
-            hint='Use "BACKEND": "fairway.layers.IPCChannelLayer", which is the default, or set '
-            "WORKERS to 1.",
+            hint='Use "BACKEND": "fairway.layers.IPCChannelLayer", which is the default, or let '
+            "one process serve.",
             id="fairway.E202",
         )
 

@@ -19,6 +19,7 @@ import django
 
 import fairway
 from fairway.asgi import resolve_application
+from fairway.checks import require_shared_layers
 from fairway.conf import resolve_server_options
 from fairway.exceptions import ConfigurationError
 from fairway.layers.registry import bind, describe_default, release
@@ -111,6 +112,7 @@ def build_server(
     def load() -> ASGIApplication:
         if os.environ.get("DJANGO_SETTINGS_MODULE"):
             django.setup()
+        require_shared_layers(options)
         found = resolve_application(application, static=static)
         # What was loaded may have configured logging anew and disabled our loggers.
         configure_logging(_logging_setting())

@@ -13,7 +13,14 @@ from django.core import checks, mail
 from pytest_django import Settings
 
 import fairway.checks
-from fairway.checks import check_databases, check_deployment, check_settings
+from fairway.checks import (
+    check_databases,
+    check_deployment,
+    check_settings,
+    require_shared_layers,
+)
+from fairway.exceptions import ConfigurationError
+from fairway.options import ServerOptions
 
 MEMORY = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 IPC = {"BACKEND": "fairway.layers.IPCChannelLayer"}
@@ -145,6 +152,17 @@ def test_memory_is_right_in_tests(settings: Settings) -> None:
     settings.CHANNEL_LAYERS = {"default": MEMORY}
     settings.FAIRWAY = {"WORKERS": 4}
     assert check_settings() == []
+
+
+@pytest.mark.usefixtures("outside_tests")
+def test_a_server_is_refused_that_flags_give_several_processes(settings: Settings) -> None:
+    """A check knows no flags, so the server looks itself."""
+    settings.CHANNEL_LAYERS = {"default": MEMORY}
+    require_shared_layers(ServerOptions())
+    with pytest.raises(ConfigurationError, match=r"2 processes are to serve.*\(fairway.E202\)$"):
+        require_shared_layers(ServerOptions(workers=2))
+    settings.CHANNEL_LAYERS = {}
+    require_shared_layers(ServerOptions(workers=2))
 
 
 @pytest.mark.usefixtures("outside_tests")

@@ -5,9 +5,11 @@ Where options come from: default, settings, environment or flag.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ from fairway.conf import (
     unknown_settings,
 )
 from fairway.exceptions import ConfigurationError
-from fairway.options import LayerOptions, ServerOptions
+from fairway.options import LayerOptions, ProjectOptions, ServerOptions
 
 
 @pytest.fixture(autouse=True)
@@ -222,3 +224,32 @@ def test_a_list_of_something_else_is_refused(settings: Settings) -> None:
     settings.FAIRWAY = {"TRUSTED_PROXIES": [10]}
     with pytest.raises(ConfigurationError, match="a list of texts"):
         resolve_server_options()
+
+
+def test_a_path_does_for_text(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    As settings build theirs from BASE_DIR.
+    """
+    settings.FAIRWAY = {"RUNTIME_DIR": Path("/srv") / "run"}
+    assert changed_options(ProjectOptions) == {"runtime_dir": "/srv/run"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("NAMESPACE", "..", "namespace must be 1 to 64 letters, digits and - _ ., not '..'"),
+        ("NAMESPACE", "a/b", "not 'a/b'"),
+        ("NAMESPACE", "a" * 65, "1 to 64"),
+        ("NAMESPACE", "site\n", "1 to 64"),
+        ("RUNTIME_DIR", "run", "runtime_dir must be an absolute path, not 'run'"),
+    ],
+)
+def test_text_has_to_match_what_is_asked_for(
+    settings: Settings, key: str, value: str, text: str
+) -> None:
+    """
+    A namespace becomes part of a path, and must not lead elsewhere.
+    """
+    settings.FAIRWAY = {key: value}
+    with pytest.raises(ConfigurationError, match=re.escape(text)):
+        resolve_options(ProjectOptions)

@@ -347,7 +347,6 @@ class IPCChannelLayer(ChannelLayer):
     Those meet that run as one user with the same directory and namespace.
 
     Attributes:
-        directory: Where they meet: ``<runtime_dir>/<namespace>``.
         place: Gives the directory that is really used, each time the layer begins on a loop.
     """
 
@@ -383,7 +382,7 @@ class IPCChannelLayer(ChannelLayer):
         # Imported here since not every system has Unix sockets.
         from fairway.layers.brokers.ipc.broker import IPCBroker
 
-        root = RUNTIME_DIR.format(os.geteuid()) if runtime_dir is None else os.fspath(runtime_dir)
+        root = None if runtime_dir is None else os.fspath(runtime_dir)
         given = {"runtime_dir": root, "namespace": namespace}
         layer, ipc, project = _fill(
             self.areas, {"expiry": expiry, "capacity": capacity, **given, **limits}
@@ -395,7 +394,8 @@ class IPCChannelLayer(ChannelLayer):
                 "IPCChannelLayer needs a namespace, got None: give one, or have "
                 "get_channel_layer() derive it from the settings"
             )
-        self.directory = Path(root, namespace)
+        self._root = root
+        self._namespace = namespace
         self.place: Callable[[Path], Path] = _as_it_is
         super().__init__(
             IPCBroker(self._locate, ipc, expiry=expiry, namespace=namespace),
@@ -403,6 +403,13 @@ class IPCChannelLayer(ChannelLayer):
             channel_capacity=channel_capacity,
             group_expiry=group_expiry,
         )
+
+    @property
+    def directory(self) -> Path:
+        """
+        Where they meet. The user counts who this process runs as now: it may have begun as root.
+        """
+        return Path(self._root or RUNTIME_DIR.format(os.geteuid()), self._namespace)
 
     def _locate(self) -> Path:
         """

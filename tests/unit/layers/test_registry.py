@@ -210,6 +210,16 @@ class TestIPC:
         assert layer.directory == Path(f"/tmp/fairway-{os.geteuid()}", namespace.derive_namespace())
         assert layer.place(layer.directory) == layer.directory
 
+    def test_the_place_is_that_of_who_this_process_is_now(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        A server that begins as root and becomes somebody else meets those of that user.
+        """
+        layer = get_channel_layer()
+        monkeypatch.setattr(os, "geteuid", lambda: 4321)
+        assert layer.directory.parent == Path("/tmp/fairway-4321")
+
     def test_without_unix_sockets_memory_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """
         There the processes cannot meet, and one works.
