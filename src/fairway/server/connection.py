@@ -100,6 +100,15 @@ class Connection(asyncio.Protocol):
 
     # -- hot path 1: from bytes to the application's task
 
+    @property
+    def arriving(self) -> bool:
+        """
+        Whether its first request, or the answer to its handshake, is still to come.
+        """
+        if self._websocket is not None:
+            return self._websocket.state is State.CONNECTING
+        return self._scopes is None and not self._lingering
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """
         Take a new transport.

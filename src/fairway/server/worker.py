@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Worker"]
 
+ARRIVAL_SECONDS = 0.5
+"""
+Time that a draining worker gives connections to send their first request.
+"""
+
+ARRIVAL_LOOK_SECONDS = 0.01
 PACE_SECONDS = 0.05
 PACE_CONNECTIONS_MIN = 100
 
@@ -181,12 +187,15 @@ class Worker:
         Stop accepting and end everything, at most ``seconds`` long.
 
         WebSockets are closed with 1012 in small batches over half of the time, so that
-        their clients do not all come back at once; requests may finish.
+        their clients do not all come back at once; requests may finish. Who has just been
+        accepted is served first: for a client that was let in, the end of its connection is
+        a failure, where another process would have answered.
         """
-        self.stopping = True
         self.ready = False
         self._stop_accepting()
         until = self.loop.time() + seconds
+        await self._wait_arrived(min(ARRIVAL_SECONDS, seconds / 4))
+        self.stopping = True
         sockets = []
         for connection in list(self.connections):
             if isinstance(connection.exchange, WebSocketExchange):
@@ -201,6 +210,17 @@ class Worker:
             await asyncio.wait_for(self._empty.wait(), max(0.0, until - self.loop.time()))
         except TimeoutError:
             self.abort()
+
+    async def _wait_arrived(self, seconds: float) -> None:
+        """
+        Wait, so long at most, until every connection has got an answer to its first request.
+        """
+        until = self.loop.time() + seconds
+        while self.loop.time() < until and (
+            any(connection.arriving for connection in self.connections)
+            or (self._acceptor is not None and self._acceptor.open > len(self.connections))
+        ):
+            await asyncio.sleep(ARRIVAL_LOOK_SECONDS)
 
     def abort(self) -> None:
         """

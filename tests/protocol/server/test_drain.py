@@ -47,6 +47,32 @@ async def test_at_rest(served: Served) -> None:
         await (await served.connect()).get()
 
 
+@pytest.mark.parametrize("kind", ["request", "handshake"])
+async def test_arrival(app: Puppet, served: Served, kind: str) -> None:
+    """
+    Who was accepted just before the drain is served: an answer, or an open WebSocket and 1012.
+    """
+    peer = await served.websocket() if kind == "handshake" else await served.connect()
+    await until(lambda: served.worker.connections)
+    draining = asyncio.create_task(served.worker.drain(20))
+    await asyncio.sleep(0)
+    if kind == "request":
+        await peer.send(request())
+        call = await app.call()
+        await call.respond(200, b"x")
+        assert (await peer.response()).body == b"x"
+    else:
+        call = await app.call()
+        await call.connect()
+        assert (await peer.response()).status == 101
+        assert (await peer.frame()).code == 1012
+        await peer.send_close(1012)
+    assert await peer.rest() == b""
+    peer.close()
+    call.end()
+    await draining
+
+
 async def test_request(app: Puppet, served: Served) -> None:
     """
     A request being answered may finish; its connection ends with it, pipelined ones with it.
