@@ -362,11 +362,13 @@ class Hub:
             self._lose(loop)
         subjects = [self._subject, *(GROUP + name for name in self._roster.groups)]
         await self._broker.start(self.deliver, self._on_gap, self._on_state, subjects)
+        metrics.brokers[self._broker] = None
 
     async def depart(self) -> None:
         """
         End on the running loop, after what was published has left.
         """
+        metrics.brokers.pop(self._broker, None)
         await self._broker.close()
 
     def forked(self) -> None:

@@ -202,7 +202,7 @@ class Acceptor:
         except OSError as error:
             self._fill(_words(error))
         else:
-            # Looking in vain costs as much as a third of a connection: look twice only if in demand.
+            # Looking in vain costs a call of the kernel: look twice only in demand.
             self._batch = min(2 * self._batch, ACCEPTS_PER_TURN)
         if taken:
             # Behind the calls of connection_made, which were scheduled first.

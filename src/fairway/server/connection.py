@@ -19,18 +19,22 @@ from fairway.exceptions import RemoteProtocolError
 from fairway.server import log
 from fairway.server.asgi_state import State
 from fairway.server.exchange import HttpExchange
-from fairway.server.scope import ScopeFactory
 from fairway.server.sink import Http1Sink
 from fairway.server.websocket import WebSocketExchange
 from fairway.wire.handshake import check_upgrade
 from fairway.wire.http1 import END, Request, RequestDecoder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from fairway.server.exchange import Exchange
-    from fairway.server.scope import Address
+    from fairway.server.scope import ScopeFactory
     from fairway.server.worker import Worker
+    from fairway.types import Scope
 
 __all__ = ["Connection"]
+
+_received = metrics.bytes_received
 
 PIPELINE_BYTES = 65536
 """
@@ -61,6 +65,7 @@ class Connection(asyncio.Protocol):
         "_held",
         "_lingering",
         "_lost",
+        "_peer",
         "_reading_paused",
         "_room",
         "_scopes",
@@ -77,7 +82,14 @@ class Connection(asyncio.Protocol):
         "worker",
     )
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, peer: Any = None) -> None:
+        """
+        Begin without a transport.
+
+        Args:
+            worker: Whom it belongs to.
+            peer: Where it comes from, as sockets have it; None to ask the transport.
+        """
         self.worker = worker
         self.transport: asyncio.Transport
         self.sink: Http1Sink
@@ -93,6 +105,7 @@ class Connection(asyncio.Protocol):
         self._held = b""
         self._lingering = False
         self._lost = False
+        self._peer = peer
         self._reading_paused = False
         self._room: list[asyncio.Future[None]] | None = None
         self._stalled_at = inf
@@ -135,6 +148,7 @@ class Connection(asyncio.Protocol):
         Hot path: once per read of the socket.
         """
         self.alive = True
+        _received.value += len(data)
         websocket = self._websocket
         if websocket is not None:
             websocket.receive_data(data)
@@ -178,7 +192,7 @@ class Connection(asyncio.Protocol):
         if count >= worker.worn_at:
             worker.wear_out()
         if self._scopes is None:
-            self._scopes = self._scope_factory()
+            self._scopes = worker.scopes(self.transport, self._peer)
         self.sink.begin(request)
         if worker.stopping:
             self.sink.keep_alive = False
@@ -195,12 +209,27 @@ class Connection(asyncio.Protocol):
         if 0 < worker.options.body_bytes_max < (request.content_length or 0):
             self._refuse(RemoteProtocolError("the body is too large", status=413))
             return
+        scope = scopes.http(request)
+        if scope["path"] in worker.probes.paths and self._answer_probe(request, scope, scopes):
+            return
         if self.exchange is not None:
             # Its response is complete, its application is not.
             worker.late.add(self.exchange)
-        exchange = self.exchange = HttpExchange(self, scopes.http(request), request)
+        exchange = self.exchange = HttpExchange(self, scope, request)
         self.answering = True
         exchange.start_application(worker.application, exchange.receive, worker.context.copy())
+
+    def _answer_probe(self, request: Request, scope: Scope, scopes: ScopeFactory) -> bool:
+        """
+        Answer without the application, unless the request is for it after all.
+        """
+        answer = self.worker.probes.answer(scope, scopes.client)
+        if answer is None:
+            return False
+        if not request.complete:
+            self.sink.keep_alive = False
+        self.answer(answer.status, answer.headers, answer.body)
+        return True
 
     def _begin_websocket(self, request: Request, scopes: ScopeFactory) -> None:
         """
@@ -312,17 +341,22 @@ class Connection(asyncio.Protocol):
             self.reset()
             return
         self.sink.begin_refusal()
-        self.answer(error.status, getattr(error, "headers", ()))
+        self.answer_plainly(error.status, getattr(error, "headers", ()))
 
-    def answer(self, status: int, headers: Any = ()) -> None:
+    def answer_plainly(self, status: int, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """
-        Send a short response of the server's own, complete and final.
+        Send the words of a status, complete and final.
         """
         text = b"%d %s\n" % (status, log.phrase(status))
+        self.answer(status, [(b"content-type", b"text/plain; charset=utf-8"), *headers], text)
+
+    def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """
+        Send a response of the server's own, complete and final.
+        """
         if self.exchange is not None and getattr(self.exchange, "unread_body", False):
             self.sink.keep_alive = False
-        fields = [(b"content-type", b"text/plain; charset=utf-8"), *headers]
-        self.sink.head(status, fields, text, length=len(text), end=True)
+        self.sink.head(status, list(headers), body, length=len(body), end=True)
         self.response_complete()
 
     def linger(self) -> None:
@@ -573,29 +607,3 @@ class Connection(asyncio.Protocol):
         self._stalled_bytes = pending
         self._stalled_at = now + self.worker.options.outbox_stall_timeout
         return False
-
-    # -- the peer
-
-    def _scope_factory(self) -> ScopeFactory:
-        """
-        Make what builds the scopes of this connection's requests.
-        """
-        transport = self.transport
-        return ScopeFactory(
-            client=_address(transport.get_extra_info("peername")),
-            server=_address(transport.get_extra_info("sockname"), path=True),
-            secure=transport.get_extra_info("sslcontext") is not None,
-            root_path=self.worker.options.root_path,
-            state=self.worker.state,
-        )
-
-
-def _address(name: Any, *, path: bool = False) -> Address:
-    """
-    Give an address as ASGI has it: host and port, or the path of a Unix socket and None.
-    """
-    if isinstance(name, tuple):
-        return str(name[0]), int(name[1])
-    if path and name:
-        return (name.decode() if isinstance(name, bytes) else str(name)), None
-    return None

@@ -336,7 +336,7 @@ class HttpExchange(Exchange):
             return
         if connection.worker.access_log:
             log.access(self, status)
-        connection.answer(status)
+        connection.answer_plainly(status)
 
     def _open_inbox(self) -> Inbox:
         """

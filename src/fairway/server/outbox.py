@@ -53,9 +53,10 @@ class Flusher:
     Attributes:
         dirty: Outboxes with something to write, in the order of their first entry.
         scheduled: Whether a run is on its way.
+        control: Control frames queued that were not yet told from the messages written.
     """
 
-    __slots__ = ("_connections_max", "_seconds_max", "dirty", "loop", "scheduled")
+    __slots__ = ("_connections_max", "_seconds_max", "control", "dirty", "loop", "scheduled")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: ServerOptions) -> None:
         self.loop = loop
@@ -63,6 +64,19 @@ class Flusher:
         self._seconds_max = options.flush_seconds
         self.dirty: list[Outbox] = []
         self.scheduled = False
+        self.control = 0
+
+    def count(self, frames: int, size: int) -> None:
+        """
+        Count what was written.
+
+        Control frames were counted when they were queued, so that fan-out need not look at
+        each frame; the next frames written make up for them.
+        """
+        metrics.bytes_sent.value += size
+        control = min(self.control, frames)
+        self.control -= control
+        metrics.messages_sent.value += frames - control
 
     def schedule(self) -> None:
         """
@@ -78,7 +92,7 @@ class Flusher:
         dirty = self.dirty
         until = monotonic() + self._seconds_max
         count = min(len(dirty), self._connections_max)
-        done = 0
+        done = frames = size = 0
         try:
             while done < count:
                 batch = dirty[done : min(done + CLOCK_STRIDE, count)]
@@ -87,6 +101,8 @@ class Flusher:
                     if outbox.writable and type(entry) is bytes:
                         # What nearly always happens, without a call.
                         outbox._queue = None  # noqa: SLF001
+                        frames += 1
+                        size += len(entry)
                         outbox._write(entry)  # noqa: SLF001
                     else:
                         outbox.flush()
@@ -96,6 +112,7 @@ class Flusher:
         finally:
             # Whatever a transport may raise: the others of the worker are still written.
             del dirty[:done]
+            self.count(frames, size)
             if dirty:
                 self.loop.call_soon(self._run)
             else:
@@ -245,9 +262,16 @@ class Outbox:
         if self.state is not _OPEN:
             return
         if self.writable:
-            self.send(frame)
+            self.control(frame)
         else:
             self._late_pong = frame
+
+    def control(self, frame: bytes) -> None:
+        """
+        Queue a control frame.
+        """
+        self._flusher.control += 1
+        self.send(frame)
 
     def open(
         self,
@@ -286,9 +310,9 @@ class Outbox:
             frame = encode_close(code, reason)
             if self._late_pong is not None:
                 pong, self._late_pong = self._late_pong, None
-                self.send(pong)
+                self.control(pong)
             self.state = OutboxState.CLOSING
-            self.send(frame)
+            self.control(frame)
 
     def shut(self) -> None:
         """
@@ -319,10 +343,13 @@ class Outbox:
             return self._queue is None
         if self._late_pong is not None:
             pong, self._late_pong = self._late_pong, None
-            self.send(pong)
+            self.control(pong)
         queue, self._queue = self._queue, None
         if queue is not None:
-            self._write(b"".join(queue) if isinstance(queue, list) else queue)
+            frames = [queue] if isinstance(queue, bytes) else queue
+            data = b"".join(frames)
+            self._flusher.count(len(frames), len(data))
+            self._write(data)
         return True
 
     def _overflow(self) -> None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 if TYPE_CHECKING:
+    from fairway.server.proxies import Proxies
     from fairway.types import Scope
     from fairway.wire.http1 import Request
 
-__all__ = ["Address", "ScopeFactory"]
+__all__ = ["Address", "ForwardedScopeFactory", "ScopeFactory", "local_address", "peer_address"]
 
 Address = tuple[str, int] | tuple[str, None] | None
 
@@ -80,9 +81,48 @@ class ScopeFactory:
         scope = self.http(request)
         del scope["method"]
         scope["type"] = "websocket"
-        scope["scheme"] = "wss" if self.secure else "ws"
+        scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
         scope["subprotocols"] = subprotocols
         return scope
+
+
+class ForwardedScopeFactory(ScopeFactory):
+    """
+    Makes the scopes of a connection with a trusted proxy: client and scheme are its client's.
+    """
+
+    __slots__ = ("_proxies",)
+
+    def __init__(self, proxies: Proxies, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._proxies = proxies
+
+    def http(self, request: Request) -> Scope:
+        """
+        Make the scope of an HTTP request that a proxy passed on.
+        """
+        scope = super().http(request)
+        scope["client"], secure = self._proxies.origin(
+            request.headers, self.client, secure=self.secure
+        )
+        scope["scheme"] = "https" if secure else "http"
+        return scope
+
+
+def peer_address(name: Any) -> Address:
+    """
+    Give a socket's name of its peer as ASGI has it: host and port, None for a Unix socket.
+    """
+    return name[:2] if isinstance(name, tuple) else None
+
+
+def local_address(name: Any) -> Address:
+    """
+    Give a socket's own name as ASGI has it: host and port, or the path of a Unix socket and None.
+    """
+    if name and not isinstance(name, tuple):
+        return (name.decode() if isinstance(name, bytes) else str(name)), None
+    return peer_address(name)
 
 
 def _origin_form(target: bytes) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fairway import metrics
 from fairway.wire.http1 import LAST_CHUNK, encode_chunk, encode_head
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from fairway.wire.http1 import Request
 
 __all__ = ["Http1Sink"]
+
+_sent = metrics.bytes_sent
 
 
 class Http1Sink:
@@ -97,10 +100,10 @@ class Http1Sink:
         # May raise, and then another head follows: nothing of this one may be left behind.
         encoded = encode_head(status, headers, extra)
         self._no_body, self._chunked = no_body, chunked
-        if no_body:
-            self._transport.write(encoded)
-        else:
-            self._transport.write(encoded + (self._framed(body, end=end) if chunked else body))
+        if not no_body:
+            encoded += self._framed(body, end=end) if chunked else body
+        _sent.value += len(encoded)
+        self._transport.write(encoded)
 
     def body(self, data: bytes, *, end: bool) -> None:
         """
@@ -108,19 +111,21 @@ class Http1Sink:
         """
         framed = self._framed(data, end=end)
         if framed:
+            _sent.value += len(framed)
             self._transport.write(framed)
 
     def switch(self, head: bytes) -> Callable[[bytes], None]:
         """
         See ``types.Sink``: HTTP/1.1 switches by a 101, after which bytes are the peer's.
         """
-        self._transport.write(head)
+        self.interim(head)
         return self._transport.write
 
     def interim(self, head: bytes) -> None:
         """
         Send an interim response, such as ``100 Continue``.
         """
+        _sent.value += len(head)
         self._transport.write(head)
 
     def reset(self) -> None:

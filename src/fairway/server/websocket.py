@@ -430,7 +430,7 @@ class WebSocketExchange(Exchange):
         connection.alive = False
         self._pinged_bytes = pending
         if self.outbox.writable:
-            self.outbox.send(PING)
+            self.outbox.control(PING)
         self._ping_at = now + options.ping_interval
 
     def _refuse_with(self, status: int) -> None:
@@ -445,7 +445,7 @@ class WebSocketExchange(Exchange):
             self.connection.sink.keep_alive = False
             if self.connection.worker.access_log:
                 log.access(self, status)
-            self.connection.answer(status)
+            self.connection.answer_plainly(status)
         else:
             self.connection.reset()
 

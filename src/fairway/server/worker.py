@@ -14,14 +14,25 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fairway import metrics
 from fairway.server import log
 from fairway.server.accept import BACKLOG, Acceptor, raise_descriptor_limit
+from fairway.server.board import SAMPLES_BYTES_MAX
 from fairway.server.clock import DateHeader
 from fairway.server.connection import Connection
 from fairway.server.outbox import Flusher
+from fairway.server.probes import Probes
+from fairway.server.proxies import Proxies
+from fairway.server.scope import (
+    Address,
+    ForwardedScopeFactory,
+    ScopeFactory,
+    local_address,
+    peer_address,
+)
 from fairway.server.timers import TimingWheel
 from fairway.server.websocket import WebSocketExchange
 from fairway.wire import codes
@@ -36,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Worker"]
 
+SAMPLES_SECONDS = 1.0
 ARRIVAL_SECONDS = 0.5
 """
 Time that a draining worker gives connections to send their first request.
@@ -91,6 +103,12 @@ class Worker:
         self.worn_at = sys.maxsize
         self._requests_before = 0
         self.on_worn: Callable[[], None] | None = None
+        self.proxies = Proxies(options.trusted_proxies)
+        self.probes = Probes(options, lambda: self.ready, self._collect)
+        self._unix = False
+        self._secure = False
+        self._address: Address = None
+        self._samples_timer: asyncio.TimerHandle | None = None
         self._acceptor: Acceptor | None = None
         self._server: asyncio.Server | None = None
         self._empty = asyncio.Event()
@@ -99,7 +117,10 @@ class Worker:
         """
         Begin to accept connections.
         """
-        if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        self._unix = sock.family == getattr(socket, "AF_UNIX", None)
+        self._secure = tls is not None
+        self._address = _fixed_address(sock)
+        if not self._unix and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             # Accepted sockets inherit it. Without, the kernel swallows megabytes per dead reader.
             sock.setsockopt(
                 socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self.options.unsent_bytes_max
@@ -128,12 +149,37 @@ class Worker:
             )
         else:
             self._acceptor = acceptor
+        if self.seat is not None:
+            metrics.share(self._pages)
+            self._show_samples()
 
     def _connection(self, address: Any) -> Connection:
         """
         Make the protocol of a connection from an address.
         """
-        return Connection(self)
+        return Connection(self, address)
+
+    def scopes(self, transport: asyncio.Transport, peer: Any) -> ScopeFactory:
+        """
+        Make what builds the scopes of one connection's requests.
+
+        Args:
+            transport: Of the connection.
+            peer: Where it comes from, as sockets have it; None if nobody has asked the socket.
+        """
+        client = peer_address(transport.get_extra_info("peername") if peer is None else peer)
+        # A socket that listens on all addresses does not know which one a client reached.
+        server = self._address or local_address(transport.get_extra_info("sockname"))
+        make: Callable[..., ScopeFactory] = ScopeFactory
+        if self._unix if client is None else self.proxies.trusts(client):
+            make = partial(ForwardedScopeFactory, self.proxies)
+        return make(
+            client=client,
+            server=server,
+            secure=self._secure,
+            root_path=self.options.root_path,
+            state=self.state,
+        )
 
     def leave(self, connection: Connection) -> None:
         """
@@ -162,6 +208,45 @@ class Worker:
         self.worn_at = sys.maxsize
         if self.on_worn is not None:
             self.on_worn()
+
+    # -- figures
+
+    def _collect(self) -> bytes:
+        """
+        Give the figures of all workers, this one's as they are now.
+        """
+        self._write_samples()
+        return metrics.exposition()
+
+    def _show_samples(self) -> None:
+        """
+        Let the other workers know this one's figures, from now on every second.
+        """
+        self._write_samples()
+        self._samples_timer = self.loop.call_later(SAMPLES_SECONDS, self._show_samples)
+
+    def _write_samples(self) -> None:
+        """
+        Write this worker's figures where the others can read them.
+        """
+        if self.seat is not None:
+            lines = metrics.lines()
+            if len(lines) > SAMPLES_BYTES_MAX:
+                # Whole lines only.
+                lines = lines[: lines.rindex(b"\n", 0, SAMPLES_BYTES_MAX) + 1]
+            self.seat.write_samples(lines)
+
+    def _pages(self) -> dict[str, bytes]:
+        """
+        Read the figures of all workers. From any thread.
+        """
+        assert self.seat is not None  # noqa: S101 - see serve()
+        board, own = self.seat.board, self.seat.number
+        return {
+            str(seat.number): metrics.lines() if seat.number == own else page
+            for seat in board.seats()
+            if seat.number == own or (page := board.read_samples(seat.number))
+        }
 
     def check_empty(self) -> None:
         """
@@ -246,6 +331,9 @@ class Worker:
         self._stop_accepting()
         if self._acceptor is not None:
             self._acceptor.close()
+        if self._samples_timer is not None:
+            self._samples_timer.cancel()
+            metrics.share(None)
         self.timers.close()
 
     def _stop_accepting(self) -> None:
@@ -275,3 +363,13 @@ def _is_async(application: ASGIApplication) -> bool:
     Whether an application is an async function, or an object whose call is one.
     """
     return any(map(inspect.iscoroutinefunction, (application, type(application).__call__)))
+
+
+def _fixed_address(sock: socket.socket) -> Address:
+    """
+    Give the address that every client of a listening socket reached; None if it has several.
+    """
+    address = local_address(sock.getsockname())
+    if address is None or address[1] is None:
+        return address
+    return None if address[0] in ("0.0.0.0", "::") else address  # noqa: S104 - nothing is bound

@@ -118,6 +118,13 @@ class Broker(ABC):
         A cancelled call loses nothing.
         """
 
+    @property
+    def peers(self) -> int:
+        """
+        Give the number of other processes known at present.
+        """
+        return 0
+
     async def audience(self, subject: str) -> int:
         """
         Give the number of processes that a publish to a subject reaches at present.
