@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,35 @@ async def test_two_servers_of_one_project_hear_each_other(project: Project) -> N
                 assert await heard(other) == {"text": "hello"}
             assert await publish(project, "to both") == (0, "Reached 2 processes.\n")
             assert await heard(ada) == await heard(grace) == {"text": "to both"}
+
+
+async def test_the_workers_of_one_server_hear_each_other(project: Project) -> None:
+    """
+    Browsers meet whichever worker they came to, and a publisher reaches all.
+    """
+    server = await project.manage("serve", "--port", "0", "--workers", "2")
+    url = f"ws://{await server.ready()}/ws/chat/lobby/"
+    async with AsyncExitStack() as browsers:
+        # An even number: each worker takes as many, give or take two.
+        everybody = [await browsers.enter_async_context(connect(url)) for _ in range(8)]
+        assert await publish(project, "to all") == (0, "Reached 2 processes.\n")
+        assert [await heard(one) for one in everybody] == [{"text": "to all"}] * 8
+        await everybody[0].send(json.dumps({"text": "hello"}))
+        assert [await heard(one) for one in everybody[1:]] == [{"text": "hello"}] * 7
+
+
+async def test_workers_over_a_layer_of_one_process_are_refused(project: Project) -> None:
+    """
+    The flag alone asks for several, so the start says what the check could not.
+    """
+    with project.settings.open("a") as settings:
+        layer = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+        settings.write(f"\nCHANNEL_LAYERS = {{'default': {layer!r}}}\n")
+    server = await project.manage("serve", "--port", "0", "--workers", "2")
+    status, output = await server.ended()
+    assert (status, output.count("\n")) == (2, 1)
+    assert "2 processes are to serve" in output
+    assert "(fairway.E202)" in output
 
 
 @pytest.mark.parametrize("how", ["clone", "settings", "key", "namespace"])
