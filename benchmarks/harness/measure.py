@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 
 from benchmarks.harness.cores import Cores, same_distance
 from benchmarks.harness.load import drive, holding
+from benchmarks.harness.pair import measure_pair
 from benchmarks.harness.rows import Block, Row, Task
 from benchmarks.harness.samples import Spread, ratios, rotated
 from benchmarks.harness.subjects import FAIRWAY, Server, running
 
-__all__ = ["Plan", "Repetition", "Sample", "figures", "measure"]
+__all__ = ["MEMORY_UNITS", "UNITS", "Plan", "Repetition", "Sample", "figures", "measure"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,7 @@ class Sample:
     One task, measured once.
 
     Attributes:
-        value: Microseconds of server CPU per operation, or bytes per idle socket.
+        value: Microseconds of server CPU per operation, or bytes per idle socket or process.
         operations: How many were counted.
         server_busy: Share of the window in which the server had the processor.
         load_busy: The same of the load generator.
@@ -71,6 +72,12 @@ class Sample:
 
 
 Repetition = dict[str, Sample]
+
+UNITS = {"us": 1, "KiB": 1024, "MiB": 1024**2}
+MEMORY_UNITS = {"idle": "KiB", "rest": "MiB"}
+"""
+What the samples of tasks that measure memory are shown in, by the task's mode.
+"""
 
 
 def measure(
@@ -98,11 +105,11 @@ def measure(
 
 def figures(row: Row, repetitions: list[Repetition]) -> list[float]:
     """
-    Return the row's figure of each repetition: a ratio, or KiB.
+    Return the row's figure of each repetition: a ratio, or a value in the row's unit.
     """
     values = [samples[row.task].value for samples in repetitions]
     if not row.against:
-        return [value / 1024 for value in values]
+        return [value / UNITS[row.unit] for value in values]
     return ratios(values, [samples[row.against].value for samples in repetitions])
 
 
@@ -118,9 +125,13 @@ def take_sample(task: Task, plan: Plan, cores: Cores) -> Sample:
     """
     Start the task's subject and measure it, again if the cores were moved meanwhile.
     """
+    if task.mode == "pair":
+        return one_side(task, plan, cores)
     with running(task.subject, cores, plan.server_command) as server:
         if task.mode == "idle":
             return idle_memory(task, server, plan, cores)
+        if task.mode == "rest":
+            return memory_at_rest(task, server, plan)
         deadline = time.monotonic() + plan.patience
         while True:
             before = cores.wait_for(plan.distance, plan.patience)
@@ -162,13 +173,35 @@ def idle_memory(task: Task, server: Server, plan: Plan, cores: Cores) -> Sample:
     return Sample(value=round((after - before) / count, 1), operations=count)
 
 
+def memory_at_rest(task: Task, server: Server, plan: Plan) -> Sample:
+    """
+    Measure what the server's processes of one kind take before anybody came, each.
+    """
+    time.sleep(plan.settle)
+    first, *others = server.pids()
+    pids = others if task.name == "worker" else [first]
+    return Sample(value=server.memory(pids) / len(pids), operations=len(pids))
+
+
+def one_side(task: Task, plan: Plan, cores: Cores) -> Sample:
+    """
+    Measure what one side of a channel layer spends per message.
+    """
+    cost = measure_pair(task.options, cores, warmup=plan.warmup, seconds=plan.seconds)
+    spent = cost.publisher_ns if task.subject == "publisher" else cost.receiver_ns
+    return Sample(value=round(spent / 1000 / cost.messages, 4), operations=cost.messages)
+
+
 def describe(block: Block, task: Task, number: int, sample: Sample) -> str:
     """
     Return one line for whoever watches.
     """
     text = f"{block.name:>9} {number:2}  {task.name:<10}"
-    if task.mode == "idle":
-        return f"{text} {sample.value / 1024:8.2f} KiB per socket"
+    if task.mode in MEMORY_UNITS:
+        unit = MEMORY_UNITS[task.mode]
+        return f"{text} {sample.value / UNITS[unit]:8.2f} {unit} per {block.operation}"
+    if task.mode == "pair":
+        return f"{text} {sample.value:8.2f} us per {block.operation}"
     return (
         f"{text} {sample.value:8.2f} us per {block.operation}"
         f"  (server busy {sample.server_busy:.0%}, load generator {sample.load_busy:.0%})"

@@ -7,7 +7,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from benchmarks.harness.measure import Repetition, figures
+from benchmarks.harness.measure import MEMORY_UNITS, UNITS, Repetition, figures
 from benchmarks.harness.rows import BLOCKS, Block, Row
 from benchmarks.harness.samples import Spread, ratios
 from benchmarks.harness.store import Record
@@ -36,7 +36,7 @@ uvloop); a figure in C or P is the median of the ratios taken inside each repeti
 
 
 COSTS = """\
-Server CPU in microseconds, or KiB per socket. Busy is the share of the window; apart is the time a
+Server CPU in microseconds, or memory. Busy is the share of the window; apart is the time a
 cache line needs from one core to the other and back.
 """
 
@@ -121,19 +121,21 @@ def task_cells(block: Block, record: Record) -> Iterator[tuple[str, ...]]:
     """
     for task in block.tasks:
         samples = [repetition[task.name] for repetition in record.repetitions]
-        idle = task.mode == "idle"
-        values = [sample.value / (1024 if idle else 1) for sample in samples]
+        unit = MEMORY_UNITS.get(task.mode, "us")
+        # Memory has no window, and two processes without a load generator have no shares of one.
+        windowed = unit == "us" and task.mode != "pair"
+        values = [sample.value / UNITS[unit] for sample in samples]
         busy = statistics.median(sample.server_busy for sample in samples)
         distances = [sample.distance for sample in samples]
         load_busy = statistics.median(sample.load_busy for sample in samples)
         yield (
             block.name,
             task.name,
-            f"{statistics.median(values):.2f} {'KiB' if idle else 'us'} per {block.operation}",
+            f"{statistics.median(values):.2f} {unit} per {block.operation}",
             f"{min(values):.2f} to {max(values):.2f}",
-            "" if idle else f"{busy:.0%}",
-            "" if idle else f"{load_busy:.0%}",
-            "" if idle else f"{min(distances)} to {max(distances)} ns",
+            f"{busy:.0%}" if windowed else "",
+            f"{load_busy:.0%}" if windowed else "",
+            f"{min(distances)} to {max(distances)} ns" if windowed else "",
         )
 
 

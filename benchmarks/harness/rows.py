@@ -48,7 +48,7 @@ class Row:
         title: What a reader calls it.
         task: The task of the block it is about.
         against: The task it is divided by; empty for the value itself.
-        unit: What the figure counts: C, P or KiB.
+        unit: What the figure counts: C, P, KiB, MiB or us.
         bar: The figure that must not be exceeded; None is for information.
         aim: The figure to come to.
         condition: Where the bar counts; None is everywhere.
@@ -89,6 +89,45 @@ def fan_out(name: str, subject: str, path: str = "/", burst: int = 1) -> Task:
     options = (*MESSAGE, "--burst", str(burst))
     return Task(name, subject, "fanout", path, MEMBERS, options)
 
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """
+    Two processes with a channel layer each: one publishes, the other has all members.
+
+    Attributes:
+        kind: Whether members take messages directly (``broadcast``) or by a Python handler.
+        members: How many are in the group.
+        rate: Messages per second; 0 is as many as the layer takes.
+    """
+
+    kind: str
+    members: int
+    rate: int
+
+    def task(self, side: str) -> Task:
+        """
+        Return the task that measures one side: ``publisher`` or ``receiver``.
+        """
+        options = ("--kind", self.kind, "--members", str(self.members), "--rate", str(self.rate))
+        return Task(f"{side}, {self.name}", side, "pair", options=(*options, *MESSAGE))
+
+    @property
+    def name(self) -> str:
+        """
+        What tells it from other pairs.
+        """
+        pace = f"{self.rate} a second" if self.rate else "flood"
+        return f"{self.kind}, {self.members:,} members, {pace}"
+
+
+# One rate for all sizes: what a message costs depends on how long the process slept before it.
+PAIRS = (
+    *(Pair("broadcast", members, 200) for members in (10, 100, 1000)),
+    *(Pair("handler", members, 50) for members in (10, 100, 1000)),
+    Pair("broadcast", 10, 0),
+)
+SIDES = ("publisher", "receiver")
 
 BLOCKS = (
     Block(
@@ -202,6 +241,43 @@ BLOCKS = (
             Row("memory of an idle socket, consumer", "consumer", "", "KiB", bar=9.5, aim=7.0),
             Row("the same with session and user", "auth", "", "KiB", bar=13.0, aim=9.0),
             Row("memory of an idle socket, bare protocol", "bare", "", "KiB"),
+        ),
+    ),
+    Block(
+        "workers",
+        "delivery",
+        (
+            fan_out("two workers", "site-2", "/broadcast"),
+            fan_out("one process", "site", "/broadcast"),
+            fan_out("floor", "floor"),
+        ),
+        (
+            Row("broadcast over 2 workers, 1,000 sockets", "two workers", "floor", "C"),
+            Row("the same on one process", "one process", "floor", "C"),
+        ),
+    ),
+    Block(
+        "ipc",
+        "message",
+        tuple(pair.task(side) for pair in PAIRS for side in SIDES),
+        tuple(
+            Row(f"ipc, {pair.name}: {side} per message", pair.task(side).name, "", "us")
+            for pair in PAIRS
+            for side in SIDES
+        ),
+    ),
+    Block(
+        "rest",
+        "process",
+        (
+            Task("worker", "site-2", "rest"),
+            Task("supervisor", "site-2", "rest"),
+            Task("alone", "site", "rest"),
+        ),
+        (
+            Row("memory of a worker at rest, of two", "worker", "", "MiB"),
+            Row("memory of the supervisor", "supervisor", "", "MiB"),
+            Row("memory of a server of one process at rest", "alone", "", "MiB"),
         ),
     ),
 )

@@ -10,13 +10,15 @@ from __future__ import annotations
 import http.client
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ from pathlib import Path
 from benchmarks.harness.build import BUILD, HERE, build
 from benchmarks.harness.cores import Cores, pinned
 
-__all__ = ["FAIRWAY", "Server", "SubjectError", "running"]
+__all__ = ["FAIRWAY", "SERVERS", "Server", "SubjectError", "running"]
 
 SERVERS = HERE / "servers"
 # How Fairway is started; another ASGI server can be named in its place.
@@ -33,7 +35,9 @@ APPLICATIONS = {
     "asgi": "asgi_app:application",
     "site": "django_site:application",
     "site-auth": "django_site:application",
+    "site-2": "django_site:application",
 }
+WORKERS = {"site-2": 2}
 READY_WITHIN = 30.0
 ENDS_WITHIN = 10.0
 
@@ -72,12 +76,12 @@ class Server:
             found.extend(children[pid])
         return found
 
-    def memory(self) -> int:
+    def memory(self, pids: Sequence[int] = ()) -> int:
         """
-        Return the proportional set size of all its processes in bytes.
+        Return the proportional set size of some of its processes, or of all, in bytes.
         """
         total = 0
-        for pid in self.pids():
+        for pid in pids or self.pids():
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
                 if line.startswith("Pss:"):
                     total += int(line.split()[1]) * 1024
@@ -100,7 +104,12 @@ def running(name: str, cores: Cores, server_command: str = FAIRWAY) -> Iterator[
     """
     port, log = free_port(), BUILD / f"{name}.log"
     command = command_line(name, port, server_command)
-    environment = {**os.environ, "BENCHMARK_AUTH": "1" if name == "site-auth" else "0"}
+    directory = tempfile.mkdtemp(prefix="fairway-bench-")
+    environment = {
+        **os.environ,
+        "BENCHMARK_AUTH": "1" if name == "site-auth" else "0",
+        "FAIRWAY_RUNTIME_DIR": directory,
+    }
     environment.pop("DJANGO_SETTINGS_MODULE", None)  # The site brings its own.
     with log.open("wb") as output, pinned(cores.server):
         process = subprocess.Popen(
@@ -118,6 +127,7 @@ def running(name: str, cores: Cores, server_command: str = FAIRWAY) -> Iterator[
         yield server
     finally:
         end(process)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def command_line(name: str, port: int, server_command: str) -> list[str]:
@@ -129,7 +139,8 @@ def command_line(name: str, port: int, server_command: str) -> list[str]:
     if name == "bare":
         return [sys.executable, "bare.py", "--port", str(port)]
     values = {"app": APPLICATIONS[name], "port": str(port)}
-    return [part.format_map(values) for part in shlex.split(server_command)]
+    command = [part.format_map(values) for part in shlex.split(server_command)]
+    return [*command, "--workers", str(WORKERS[name])] if name in WORKERS else command
 
 
 def free_port() -> int:
@@ -159,7 +170,8 @@ def wait_until_ready(server: Server) -> None:
         except (OSError, http.client.HTTPException):
             time.sleep(0.02)
         else:
-            return
+            if len(server.pids()) > WORKERS.get(server.name, 0):
+                return
         finally:
             connection.close()
     state = server.process.poll()

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.harness.cores import Cores, kept_awake
 from benchmarks.harness.load import LoadError, LoadResult, drive, holding
+from benchmarks.harness.pair import measure_pair
 from benchmarks.harness.subjects import Server, SubjectError, running
 
 CORES = Cores.choose()
@@ -62,6 +63,15 @@ def test_idle_sockets_are_held(floor: Server) -> None:
         assert floor.memory() > 0
     with holding(floor, CORES, 1, "/"):
         pass
+
+
+@pytest.mark.parametrize("kind", ["broadcast", "handler"])
+def test_two_processes_with_a_layer(kind: str) -> None:
+    """What both sides of a channel layer spend on some messages is measured, and none is lost."""
+    options = ("--kind", kind, "--members", "3", "--rate", "100")
+    cost = measure_pair(options, CORES, warmup=0.05, seconds=0.2)
+    assert cost.messages > 5
+    assert min(cost.publisher_ns, cost.receiver_ns) > 0
 
 
 def test_a_wrong_answer_is_no_measurement(floor: Server) -> None:

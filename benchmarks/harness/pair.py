@@ -1,0 +1,105 @@
+"""
+Measures a channel layer between two processes: one publishes, the other has the members.
+
+The publisher runs on the load generator's core and the receiver on the server's, so that neither
+waits for the other; each reads its own CPU clock (``servers/layer_peer.py``).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from benchmarks.harness.cores import Cores, pinned
+from benchmarks.harness.subjects import SERVERS, SubjectError
+
+__all__ = ["Cost", "measure_pair"]
+
+# What a pair may take on top of warm-up and window: two interpreters and their joins.
+EXTRA_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """
+    What each side spent on a number of messages.
+    """
+
+    messages: int
+    publisher_ns: int
+    receiver_ns: int
+
+
+def measure_pair(options: tuple[str, ...], cores: Cores, *, warmup: float, seconds: float) -> Cost:
+    """
+    Run a pair for one window.
+
+    Raises:
+        SubjectError: One side ended or came too late, or a message was lost.
+    """
+    window = ("--warmup", str(warmup), "--seconds", str(seconds))
+    directory = tempfile.mkdtemp(prefix="fairway-bench-")
+    try:
+        common = (*options, *window, "--directory", f"{directory}/pair")
+        with (
+            running_peer("receive", common, cores.server) as receiver,
+            running_peer("publish", common, cores.load) as publisher,
+        ):
+            published = answer(publisher, warmup + seconds)
+            received = answer(receiver, EXTRA_SECONDS)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    if published["messages"] != received["messages"]:
+        raise SubjectError(
+            f"{published['messages']} messages were sent and {received['messages']} came"
+        )
+    return Cost(received["messages"], published["cpu_ns"], received["cpu_ns"])
+
+
+@contextmanager
+def running_peer(role: str, options: tuple[str, ...], core: int) -> Iterator[subprocess.Popen[str]]:
+    """
+    Start one side, the receiver until its members have joined, and end it afterwards.
+    """
+    command = [sys.executable, "layer_peer.py", role, *options]
+    with ExitStack() as stack:
+        with pinned(core):
+            process = stack.enter_context(
+                subprocess.Popen(
+                    command,
+                    cwd=SERVERS,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        stack.callback(process.kill)
+        if role == "receive" and read_line(process) != "ready\n":
+            raise SubjectError("the receiver ended before its members had joined")
+        yield process
+
+
+def answer(process: subprocess.Popen[str], seconds: float) -> dict[str, int]:
+    """
+    Wait for a side's figures.
+    """
+    try:
+        output, _ = process.communicate(timeout=seconds + EXTRA_SECONDS)
+        found: dict[str, int] = json.loads(output)
+    except (subprocess.TimeoutExpired, ValueError) as error:
+        raise SubjectError(f"no figures of {process.args!r}: {error}") from None
+    return found
+
+
+def read_line(process: subprocess.Popen[str]) -> str:
+    """
+    Read one line of what a process prints.
+    """
+    assert process.stdout is not None
+    return process.stdout.readline()
