@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from typing import Any
 
+import django
 import pytest
 from django.core.management import CommandError, call_command
 from django.test import override_settings
@@ -17,6 +19,7 @@ from fairway.exceptions import ChannelLayerUnavailable
 from fairway.layers import InMemoryChannelLayer, channel_layers
 from fairway.layers.base import BaseChannelLayer
 from fairway.layers.codec import Kind
+from fairway.management import subcommands
 from tests.unit.layers.fakes import FakeInbox, FakeOutbox, LoopThread, until
 
 
@@ -65,8 +68,18 @@ def manage(*arguments: str) -> tuple[int, str]:
     return 0, ""
 
 
+@pytest.fixture
+def _prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A process in which everything is set up already, and stays as it is.
+    """
+    monkeypatch.setattr(subcommands, "configure_logging", lambda: None)
+    monkeypatch.setattr(django, "setup", lambda: None)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
 @pytest.fixture(params=["manage.py fairway", "fairway"])
-def run(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Any:
+def run(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], _prepared: None) -> Any:
     """
     Both ways to start a subcommand: they give exit status, output and error.
     """
