@@ -318,7 +318,7 @@ class Mesh:
             if visitor.peer is None:
                 continue
             link = visitor.link
-            if link.pending_bytes > self.bytes_max:
+            if link.pending_bytes > visitor.bytes_max:
                 link.close()
                 self.left(visitor)
             else:
@@ -374,6 +374,8 @@ class Mesh:
             link.send(frames.interest(subject))
         link.send(frames.COMPLETE)
         link.send(frames.ask(self._asked))
+        # However many interests there are, it gets the time to read them.
+        visitor.bytes_max = self.bytes_max + link.pending_bytes
         if peer.out is None:
             self._dial(peer)
         return peer

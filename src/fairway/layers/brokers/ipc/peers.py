@@ -259,13 +259,15 @@ class Visitor:
     Attributes:
         link: Its link.
         peer: Who it is; None until it has said so.
+        bytes_max: Bytes of interests that may be queued for it.
     """
 
-    __slots__ = ("_around", "link", "peer")
+    __slots__ = ("_around", "bytes_max", "link", "peer")
 
     def __init__(self, around: Surroundings, attach: Callable[[Visitor], Link]) -> None:
         self._around = around
         self.peer: Peer | None = None
+        self.bytes_max = 0
         self.link = attach(self)
 
     def take(self, link: Link, frame: Frame) -> None:
