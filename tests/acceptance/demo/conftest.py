@@ -44,7 +44,7 @@ async def address(demo: Project) -> str:
     """
     Where the demo serves.
     """
-    return await (await demo.manage("serve", "--port", "0")).ready()
+    return await (await demo.manage("serve", "--port", "0", "--workers", "2")).ready()
 
 
 @pytest.fixture
