@@ -115,9 +115,12 @@ class Crew:
             lasted = process is not None and process.served_seconds() > longest
             failures = 0 if lasted else failures + 1
             delay = self._respawn_delay(failures)
-            if process is not None:
+            if process is not None and process.status is not None:
                 log.logger.error("%s %s; another starts in %g s", process, process.outcome(), delay)
             await asyncio.sleep(delay)
+            if process is not None and process.status is None:
+                # Not before: systemd tells all processes to end, and this one not always first.
+                log.logger.warning("%s was told to end; another starts", process)
 
     async def _fill(self, slot: Slot) -> WorkerProcess | None:
         """

@@ -181,10 +181,9 @@ class WorkerProcess:
 
     def outcome(self) -> str:
         """
-        Say how it ended, or that it is about to.
+        Say how it ended.
         """
-        if self.status is None:
-            return "was told to end"
+        assert self.status is not None  # noqa: S101 - asked only of those that ended
         if self._fault:
             return f"{self._fault} and was killed"
         if self.status >= 0:
