@@ -176,7 +176,10 @@ class Store:
         except sqlite3.Error as error:
             if _code(error) in BUSY:
                 raise Busy(str(error)) from error
+            replaced = _identify(self.path) != self._identity
             self.close()
+            if replaced:
+                raise Busy(f"{self.path} was replaced while it was used") from error
             raise
         except OSError:
             self.close()
@@ -312,11 +315,15 @@ def _make(path: Path) -> tuple[int, int]:
     Make the file if it is missing, for this user alone, and tell which one it is.
 
     Raises:
+        Busy: Another process set it aside at this moment.
         OSError: It cannot be made, or something else is in its place.
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    found = os.lstat(path)
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        raise Busy(f"{path} was replaced while it was opened") from None
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
         raise OSError(f"expected a file of uid {os.geteuid()}, found something else: remove it")
     return found.st_dev, found.st_ino

@@ -19,7 +19,7 @@ The user id of ``nobody``.
 """
 
 BEGIN = """
-    import asyncio, errno, os, socket, sys, threading, time
+    import asyncio, os, socket, sys, threading, time, zlib
     from pathlib import Path
     from fairway.exceptions import ChannelFull, ChannelLayerUnavailable, ConfigurationError
     from fairway.layers.brokers.ipc import rendezvous
@@ -32,7 +32,7 @@ BEGIN = """
         os.setresuid(65534, 65534, 65534)
 
     def say(*values):
-        print(*values, flush=True)
+        os.write(1, (" ".join(map(str, values)) + "\\n").encode())  # Whole, from any thread.
 
     path = Path(sys.argv[1])
 """
@@ -85,6 +85,14 @@ class Child:
         assert self.process.stdout is not None
         lines = self.process.stdout.read().decode().splitlines()
         assert self.process.wait(10) == 0
+        return lines
+
+    def said(self) -> list[str]:
+        """
+        Give the whole lines that one which was killed had said.
+        """
+        assert self.process.stdout is not None
+        *lines, _ = self.process.stdout.read().decode().split("\n")
         return lines
 
     def tell(self, line: object = "") -> None:

@@ -171,19 +171,13 @@ class TestOrder:
         got: list[bytes] = []
 
         async def read() -> None:
-            while True:
-                got.append(await queues.pop("jobs"))
+            while (payload := await queues.pop("jobs")) != b"stop":
+                got.append(payload)
 
         with LoopThread() as one, LoopThread() as two:
-            readers = [
-                asyncio.run_coroutine_threadsafe(read(), thread.loop)
-                for thread in (one, two, one, two)
-            ]
-            await push(queues, *(b"%d" % number for number in range(50)))
-            await until(lambda: len(got) == 50)
-            for reader in readers:
-                reader.cancel()
-            await push(queues, b"-", queue="settled")
+            readers = [asyncio.ensure_future(thread.run(read())) for thread in (one, two, one, two)]
+            await push(queues, *(b"%d" % number for number in range(50)), *[b"stop"] * 4)
+            await asyncio.wait(readers)
         assert sorted(map(int, got)) == list(range(50))
 
 
@@ -463,7 +457,7 @@ def at_work(queues: SQLiteQueues) -> Iterator[None]:
         queues.push("occupied", b"", 60, 100)
         lane = queues._lane
         assert lane is not None
-        while not lane.jobs.empty():
+        while lane.pending:
             sleep(0.001)
         yield
     finally:
