@@ -172,6 +172,22 @@ async def test_stranger_is_not_the_proxy(site: Project) -> None:
     assert (proxy["client"], proxy["scheme"]) == ("192.0.2.6", "https")
 
 
+async def test_probes(site: Project, nginx: Nginx, folder: Path) -> None:
+    """
+    Probes answer through the proxy whatever the Host; figures are shown on this machine alone.
+    """
+    _, upstream = await serve_tcp(site, "--workers", "2", "--metrics-path", "/-/metrics")
+    front = Site(await nginx.start(upstream))
+    for path in ("/-/health", "/-/ready"):
+        for place in (front, Site(upstream)):
+            assert (await place.get(path, Host="anything.invalid"))[0] == 200
+    await front.who()
+    status, figures = await Site(upstream).get("/-/metrics")
+    assert status == 200
+    assert b'fairway_requests_total{worker="2"}' in figures
+    assert (await front.get("/-/metrics"))[0] == 404
+
+
 async def test_upgrade_forgotten(site: Project, nginx: Nginx, folder: Path) -> None:
     """
     A site file without the lines for upgrades gives 426 and a line that names the proxy.

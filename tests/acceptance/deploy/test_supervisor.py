@@ -175,15 +175,10 @@ async def test_plain_program_has_no_socket(site: Project, folder: Path) -> None:
 
 async def test_plain_program(site: Project, folder: Path) -> None:
     """
-    The documented program serves by itself, is started again when killed, and rolls at SIGHUP.
+    The documented program rolls at SIGHUP without supervisor noticing, and ends in order.
     """
     path = folder / "web.sock"
-    command = await supervise(
-        site, folder, section(site, "program", path=str(path)), restart="true"
-    )
-    pid = int((await command.expect(r"spawned: 'mysite' with pid (\d+)"))[1])
-    await command.expect(f"Serving on unix:{path} with 2 workers")
-    os.kill(pid, signal.SIGKILL)
+    command = await supervise(site, folder, section(site, "program", path=str(path)))
     pid = int((await command.expect(r"spawned: 'mysite' with pid (\d+)"))[1])
     await command.expect(f"Serving on unix:{path} with 2 workers")
     os.kill(pid, signal.SIGHUP)
@@ -191,3 +186,17 @@ async def test_plain_program(site: Project, folder: Path) -> None:
     status, output = await command.stop()
     assert status == 0
     assert "mysite (exit status 0)" in output
+
+
+async def test_killed_program(site: Project, folder: Path) -> None:
+    """
+    A program that is killed is started again by supervisor, on the same path.
+    """
+    path = folder / "web.sock"
+    text = section(site, "program", path=str(path))
+    command = await supervise(site, folder, text, restart="true")
+    pid = int((await command.expect(r"spawned: 'mysite' with pid (\d+)"))[1])
+    await command.expect(f"Serving on unix:{path} with 2 workers")
+    os.kill(pid, signal.SIGKILL)
+    await command.expect(f"Serving on unix:{path} with 2 workers")
+    assert (await command.stop())[0] == 0

@@ -5,6 +5,8 @@ What systemd does with a service: it passes sockets on, and is told how the serv
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import signal
 import socket
 import sys
@@ -167,26 +169,24 @@ class TestNotify:
         A rolling restart says that it reloads and when, and then that it is ready again.
         """
         address = str(folder / "notify")
+        flags = ("serve", "--port", "0", "--workers", "2")
         with manager(address) as systemd:
-            command = await site.manage(
-                "serve", "--port", "0", "--workers", "2", NOTIFY_SOCKET=address
-            )
+            command = await site.manage(*flags, NOTIFY_SOCKET=address)
             await systemd.told("READY=1")
-            front = Site(await command.ready())
-            before = (await front.who())["pid"]
-            url, _ = front.websocket("/ws/who/")
+            url, _ = Site(await command.ready()).websocket("/ws/who/")
             async with connect(url) as peer:
-                await peer.recv()
+                before = json.loads(await peer.recv())["pid"]
                 asked = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
                 command.process.send_signal(signal.SIGHUP)
                 said = await systemd.told("RELOADING=1")
                 assert int(said["MONOTONIC_USEC"]) >= asked
-                await systemd.told("READY=1")
+                status = (await systemd.told("READY=1"))["STATUS"]
+                assert "with 2 workers" in status
+                assert str(before) not in re.findall(r"\d+", status.partition("pids")[2])
                 async with asyncio.timeout(5):
                     with pytest.raises(ConnectionClosed):
                         await peer.recv()
                 assert peer.close_code == 1012
-            assert (await front.who())["pid"] != before
             assert (await command.stop())[0] == 0
 
     @pytest.mark.parametrize("workers", ["1", "2"])
