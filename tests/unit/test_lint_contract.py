@@ -45,6 +45,8 @@ FORBIDDEN = [
     ("fairway.monitor.planted", "fairway.testing.planted"),
 ]
 ALLOWED = [
+    ("fairway.layers.namespace", "django"),
+    ("fairway.layers.namespace", "fairway.conf"),
     ("fairway.layers.registry", "django"),
     ("fairway.layers.registry", "fairway.conf"),
     ("fairway.wire.planted", "zlib"),

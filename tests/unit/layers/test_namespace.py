@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -218,18 +219,39 @@ class TestInTests:
         assert found == place(Path("/run/site"))
         assert found.parent.stat().st_mode & 0o777 == 0o700
 
-    def test_a_forked_child_has_another(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_is_gone_when_its_process_ends(self, tmp_path: Path) -> None:
         """
-        Tests that run in parallel do not hear each other, and leave each other's place alone.
+        That of a child too, as `manage.py test --parallel` forks them, and nobody else's.
         """
-        parent, process = place(Path("/run/site")).parent, os.getpid()
-        with monkeypatch.context() as in_child:
-            in_child.setattr(os, "getpid", lambda: process + 1)
-            child = place(Path("/run/site")).parent
-            assert child != parent
-            namespace._remove(process, parent)
-            assert parent.exists()
-            namespace._remove(process + 1, child)
-            assert not child.exists()
-        namespace._remove(process, parent)
-        assert not parent.exists()
+        script = """
+            import multiprocessing
+            from pathlib import Path
+            from django.core import mail
+            from fairway.layers.namespace import place
+
+            def show():
+                found = place(Path("/run/site"))
+                found.mkdir(exist_ok=True)
+                print(found.parent, found.parent.exists(), flush=True)
+
+            if __name__ == "__main__":
+                mail.outbox = []
+                show()
+                child = multiprocessing.get_context("fork").Process(target=show)
+                child.start()
+                child.join()
+                show()
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=15,
+        )
+        parent, child, again = [line.split() for line in done.stdout.splitlines()]
+        assert parent == again
+        assert (parent[1], child[1]) == ("True", "True")
+        assert parent[0] != child[0]
+        assert list(tmp_path.iterdir()) == []
