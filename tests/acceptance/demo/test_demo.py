@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import socket
@@ -308,6 +309,52 @@ class TestReconnect:
         await again.ready()
         await sees(page, "gracemissed")
         assert await page.evaluate("closes[0]") == 1006
+
+    @pytest.mark.fault
+    async def test_killed_workers(self, browser: Browser, demo: Project) -> None:
+        """
+        When all workers are killed others take their place, and the pages come back by themselves.
+        """
+        server = await demo.manage("serve", "--port", "0", "--workers", "2")
+        address = await server.ready()
+        pids = (await server.expect(r"pids (\d+), (\d+)")).groups()
+        pages = await self.watch_counter(browser, address)
+        for pid in pids:
+            os.kill(int(pid), signal.SIGKILL)
+        await self.come_back(pages, 1006)
+
+    async def test_rolling_restart(self, browser: Browser, demo: Project) -> None:
+        """
+        While all workers are replaced every page is told 1012, and comes back by itself.
+        """
+        server = await demo.manage("serve", "--port", "0", "--workers", "2")
+        pages = await self.watch_counter(browser, await server.ready())
+        server.process.send_signal(signal.SIGHUP)
+        await server.expect("All workers are replaced")
+        await self.come_back(pages, 1012)
+
+    async def watch_counter(self, browser: Browser, address: str) -> list[Page]:
+        """
+        Open the counter in several pages, which note how their sockets are closed.
+        """
+        pages = [await browser.new_page() for _ in range(4)]
+        for page in pages:
+            await page.add_init_script(CLOSES)
+            await page.goto(f"http://{address}/counter/")
+            await connected(page)
+        return pages
+
+    async def come_back(self, pages: list[Page], code: int) -> None:
+        """
+        Wait until all pages are connected again, and follow the counter.
+        """
+        for page in pages:
+            await until(page, "closes.length > 0")
+            await connected(page)
+            assert await page.evaluate("closes[0]") == code
+        await pages[0].get_by_role("button", name="Increment").click()
+        for page in pages:
+            await until(page, "document.getElementById('value').textContent === '1'")
 
     async def test_reload(self, browser: Browser, demo: Project, tmp_path: Path) -> None:
         """
