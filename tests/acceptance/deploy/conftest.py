@@ -68,6 +68,13 @@ def certificate(folder: Path) -> Certificate:
     """
     A certificate and an authority that nobody else trusts.
     """
+    return make_certificate(folder)
+
+
+def make_certificate(folder: Path) -> Certificate:
+    """
+    Write a certificate of a new authority, instead of the one there is.
+    """
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1")
     found = Certificate(

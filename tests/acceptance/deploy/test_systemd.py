@@ -147,8 +147,7 @@ class TestNotify:
     ``NOTIFY_SOCKET``, sd_notify(3).
     """
 
-    @pytest.mark.parametrize("kind", ["path", "abstract"])
-    @pytest.mark.parametrize("workers", ["1", "2"])
+    @pytest.mark.parametrize(("workers", "kind"), [("1", "abstract"), ("2", "path")])
     async def test_life(self, site: Project, folder: Path, workers: str, kind: str) -> None:
         """
         Ready is said when it serves, stopping at its end, by the process that was started.
