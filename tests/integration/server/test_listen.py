@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 
 from fairway.exceptions import ConfigurationError
 from fairway.options import ServerOptions
-from fairway.server import Server
+from fairway.server import Server, listen
 from fairway.server.listen import bind, describe, port, tls_context
 from fairway.server.log import exit_status
 from fairway.types import ASGIApplication
@@ -141,6 +142,28 @@ class TestUnix:
             assert describe(sock, secure=False) == f"unix:{path}"
             assert port(sock) == 0
 
+    @pytest.mark.parametrize("mode", ["666", "660", "0600"])
+    def test_mode(self, tmp_path: Path, mode: str) -> None:
+        """
+        The file gets the mode asked for, whatever the umask.
+        """
+        path = tmp_path / "s"
+        before = os.umask(0o077)
+        try:
+            bind(ServerOptions(uds=str(path), uds_mode=mode)).close()
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE(path.stat().st_mode) == int(mode, 8)
+
+    @pytest.mark.parametrize("mode", ["rw", "888", "66", "1777", "-66", ""])
+    def test_wrong_mode(self, line: Any, tmp_path: Path, mode: str) -> None:
+        """
+        A mode that is none is said, and no file made.
+        """
+        said = line(uds=str(tmp_path / "s"), uds_mode=mode)
+        assert said.startswith(f"--uds-mode {mode}: expected an octal mode such as 666")
+        assert not list(tmp_path.iterdir())
+
     def test_stale(self, tmp_path: Path) -> None:
         """
         A socket that nobody listens on any more is replaced.
@@ -262,6 +285,93 @@ class TestInherited:
         A path beside it is one too many.
         """
         assert line(fd=3, uds="s") == "--fd and --uds exclude each other: give one of them"
+
+    def test_not_for_children(self) -> None:
+        """
+        The application's child processes do not get it.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as parent:
+            fd = os.dup(parent.fileno())
+            os.set_inheritable(fd, True)
+            with bind(ServerOptions(fd=fd)) as sock:
+                assert not sock.get_inheritable()
+
+    def test_standard_input(self) -> None:
+        """
+        A socket in the place of the standard input makes room for an empty one.
+        """
+        stdin = os.dup(0)
+        try:
+            with socket.create_server(("127.0.0.1", 0)) as parent:
+                os.dup2(parent.fileno(), 0)
+                with bind(ServerOptions(fd=0)) as sock:
+                    assert sock.getsockname() == parent.getsockname()
+                    assert sock.fileno() > 2
+                    assert os.read(0, 1) == b""
+        finally:
+            os.dup2(stdin, 0)
+            os.close(stdin)
+
+
+class TestActivated:
+    """
+    Sockets that systemd passes.
+    """
+
+    @pytest.fixture
+    def passed(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+        """
+        A socket in the place of the first that systemd passes, and the variables that say so.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as parent:
+            fd = os.dup(parent.fileno())
+            monkeypatch.setattr(listen, "ACTIVATED_FD", fd)
+            for name, value in {"PID": os.getpid(), "FDS": 1, "FDNAMES": "web"}.items():
+                monkeypatch.setenv(f"LISTEN_{name}", str(value))
+            yield parent
+            with suppress(OSError):
+                os.close(fd)
+
+    def test_socket(self, passed: socket.socket) -> None:
+        """
+        It comes before host and port, and no child process believes that it was meant.
+        """
+        with bind(ServerOptions(port=0)) as sock:
+            assert sock.getsockname() == passed.getsockname()
+        assert not [name for name in os.environ if name.startswith("LISTEN_")]
+
+    @pytest.mark.parametrize("variables", [{"PID": "1"}, {"PID": ""}, {"FDS": "0"}, {"FDS": ""}])
+    def test_not_meant(
+        self,
+        passed: socket.socket,
+        monkeypatch: pytest.MonkeyPatch,
+        variables: dict[str, str],
+    ) -> None:
+        """
+        Variables of another process, or of none, mean nothing and go no further.
+        """
+        for name, value in variables.items():
+            monkeypatch.setenv(f"LISTEN_{name}", value)
+        with bind(ServerOptions(port=0)) as sock:
+            assert sock.getsockname() != passed.getsockname()
+        assert not [name for name in os.environ if name.startswith("LISTEN_")]
+
+    def test_path_given(self, passed: socket.socket, tmp_path: Path) -> None:
+        """
+        A flag that names another socket comes first.
+        """
+        with bind(ServerOptions(uds=str(tmp_path / "s"))) as sock:
+            assert sock.family == socket.AF_UNIX
+
+    def test_two(self, passed: socket.socket, monkeypatch: pytest.MonkeyPatch, line: Any) -> None:
+        """
+        A second socket would never be served, so it is refused with the fix.
+        """
+        monkeypatch.setenv("LISTEN_FDS", "2")
+        assert line() == (
+            "LISTEN_FDS: expected 1 socket from systemd, got 2; "
+            "keep one ListenStream= in the .socket unit, or one unit per socket"
+        )
 
 
 class TestTls:
