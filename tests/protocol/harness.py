@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import pytest
 
 from fairway.options import ServerOptions
+from fairway.server.board import Seat
 from fairway.server.connection import Connection
 from fairway.server.worker import Worker
 from fairway.types import ASGIApplication, Extension, Message, Receive, Scope, Send
@@ -327,11 +328,17 @@ class Served:
         (connection,) = self.worker.connections
         return connection
 
-    async def connect(self, *, receive_buffer: int = 0) -> Peer:
+    async def connect(
+        self,
+        *,
+        receive_buffer: int = 0,
+        family: socket.AddressFamily = socket.AF_INET,
+        address: Any = None,
+    ) -> Peer:
         """
         Open a connection; a receive buffer of so many bytes makes the reader slow.
         """
-        return await self._connect(Peer(socket.socket()), receive_buffer)
+        return await self._connect(Peer(socket.socket(family)), receive_buffer, address)
 
     async def websocket(
         self,
@@ -371,12 +378,12 @@ class Served:
         await until(lambda: not self.worker.connections)
         self.sock.close()
 
-    async def _connect(self, peer: AnyPeer, receive_buffer: int) -> AnyPeer:
+    async def _connect(self, peer: AnyPeer, receive_buffer: int, address: Any = None) -> AnyPeer:
         self.peers.append(peer)
         if receive_buffer:
             peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         peer.sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(peer.sock, self.sock.getsockname())
+        await asyncio.get_running_loop().sock_connect(peer.sock, address or self.sock.getsockname())
         return peer
 
 
@@ -390,6 +397,7 @@ async def serve(
     send_buffer: int = 0,
     sock: socket.socket | None = None,
     tls: ssl.SSLContext | None = None,
+    seat: Seat | None = None,
     **options: Any,
 ) -> Served:
     """
@@ -399,7 +407,7 @@ async def serve(
     if send_buffer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     sock.setblocking(False)
-    worker = Worker(ServerOptions(**options), application, state)
+    worker = Worker(ServerOptions(**options), application, state, seat)
     await worker.serve(sock, tls)
     return Served(worker, sock)
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Coroutine
 
+    _Taken = tuple[int, Callable[[], None], Coroutine[Any, Any, Any]]
+
 __all__ = ["BACKLOG", "Acceptor", "Seat", "descriptor_limit", "raise_descriptor_limit"]
 
 BACKLOG = 2048
@@ -192,9 +194,9 @@ class Acceptor:
         taken = 0
         try:
             while taken < self._batch:
-                fd, coroutine = self._take()
+                fd, close, coroutine = self._take()
                 taken += 1
-                self._open(coroutine, fd)
+                self._open(coroutine, close)
                 if self._is_full(fd):
                     break
         except _IDLE:
@@ -212,22 +214,22 @@ class Acceptor:
                 if self._timer is None and self._seat.ahead():
                     self._step_back()
 
-    def _take_socket(self) -> tuple[int, Coroutine[Any, Any, Any]]:
+    def _take_socket(self) -> _Taken:
         """
         Take one connection, on any loop.
         """
         sock, self._address = self._sock.accept()
         begin = self._loop.connect_accepted_socket
-        return sock.fileno(), begin(self._protocol, sock, **self._tls)
+        return sock.fileno(), sock.close, begin(self._protocol, sock, **self._tls)
 
-    def _take_descriptor(self) -> tuple[int, Coroutine[Any, Any, Any]]:
+    def _take_descriptor(self) -> _Taken:
         """
         Take one connection on uvloop, which needs no socket object: half the price (measured).
         """
         accepted = self._accepted
         accepted.fd, self._address = self._sock._accept()  # type: ignore[attr-defined] # noqa: SLF001 - as above
         begin: Any = self._loop.connect_accepted_socket
-        return accepted.fd, begin(self._protocol, accepted, **self._tls)
+        return accepted.fd, accepted.discard, begin(self._protocol, accepted, **self._tls)
 
     def _protocol(self) -> asyncio.BaseProtocol:
         """
@@ -235,7 +237,7 @@ class Acceptor:
         """
         return self._make(self._address)
 
-    def _open(self, coroutine: Coroutine[Any, Any, Any], fd: int) -> None:
+    def _open(self, coroutine: Coroutine[Any, Any, Any], close: Callable[[], None]) -> None:
         """
         Run a connection's beginning up to its one wait: without a task, which costs more.
         """
@@ -243,9 +245,7 @@ class Acceptor:
         try:
             self._begun.append((coroutine, coroutine.send(None)))
         except Exception as error:  # noqa: BLE001 - the next connection may be better
-            if self._take == self._take_descriptor:
-                with suppress(OSError):
-                    os.close(fd)
+            close()
             self._failed(error)
         else:
             self._opening.add(coroutine)
@@ -343,6 +343,7 @@ class Acceptor:
         """
         Accept nothing for so long, then look.
         """
+        self._batch = 1
         if self._timer is None:
             self._loop.remove_reader(self._sock)
         else:
@@ -412,6 +413,13 @@ class _Accepted:
         """
         Do nothing: uvloop has closed the descriptor itself.
         """
+
+    def discard(self) -> None:
+        """
+        Close the descriptor, which uvloop did not take.
+        """
+        with suppress(OSError):
+            os.close(self.fd)
 
 
 def descriptor_limit() -> int:
