@@ -74,6 +74,7 @@ class IPCBroker(Broker):
         super().__init__()
         self._locate = directory if callable(directory) else lambda: directory
         self._options = options
+        self._expiry = expiry
         self._namespace = namespace
         self._notices = Notices(logger)
         self._begin_anew()
@@ -86,6 +87,8 @@ class IPCBroker(Broker):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._subjects: set[str] = set()
         self._deliver: Deliver = _nobody
+        self._on_gap: OnGap = _nobody
+        self._on_state: OnState = _nobody
         self._directory: Path | None = None
         self._queues: SQLiteQueues | None = None
         self._reading = threading.Lock()
@@ -117,9 +120,15 @@ class IPCBroker(Broker):
             self._queues = SQLiteQueues(directory / QUEUES_FILE, self._options.queue_poll)
         self._deliver = deliver
         self._subjects = set(subjects)
-        listener = Listener(self._receive, on_gap, self._pass_on_state(on_state))
+        self._on_gap, self._on_state = on_gap, on_state
         mesh = Mesh(
-            directory, self._options, self._subjects, listener, self._notices, prompt=_no_server()
+            directory,
+            self._options,
+            self._expiry,
+            self._subjects,
+            Listener(self._receive, self._pass_on_gap, self._pass_on_state),
+            self._notices,
+            prompt=_no_server(),
         )
         mesh.open()
         self._mesh, self._loop = mesh, asyncio.get_running_loop()
@@ -170,12 +179,21 @@ class IPCBroker(Broker):
         except RuntimeError:
             mesh.abandon()
 
-    def _pass_on_state(self, on_state: OnState) -> OnState:
-        def note(connected: bool) -> None:
-            self.connected = connected
-            on_state(connected)
+    def _pass_on_state(self, connected: bool) -> None:
+        """
+        Tell the hub whether others can find this process.
+        """
+        self.connected = connected
+        self._on_state(connected)
 
-        return note
+    def _pass_on_gap(self, subject: str, lost: int | None) -> None:
+        """
+        Tell the hub of lost messages. In a queue nothing is lost, it was only not made known.
+        """
+        if subject.startswith(QUEUE):
+            self._receive(subject, b"")
+        else:
+            self._on_gap(subject, lost)
 
     # --- Groups and processes ----------------------------------------------------------------
 
@@ -359,7 +377,7 @@ def _no_server() -> bool:
     return threading.current_thread().name == THREAD_NAME
 
 
-def _nobody(subject: str, payload: bytes) -> None:
+def _nobody(*told: object) -> None:
     """
     Stand in for the hub before the start.
     """

@@ -12,6 +12,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple, TypeAlias
 
+from fairway.exceptions import MessageTooLarge
+
 __all__ = [
     "BEAT",
     "BYE",
@@ -164,12 +166,12 @@ def message(subject: str, payload: bytes) -> bytes:
     Encode Message. Hot path: once per publish that another process is interested in.
 
     Raises:
-        ValueError: Subject or payload are larger than a frame can say.
+        MessageTooLarge: Subject or payload are larger than a frame can say.
     """
     encoded = subject.encode()
     size = 3 + len(encoded) + len(payload)
     if len(encoded) > SUBJECT_BYTES_MAX or size > FRAME_BYTES_MAX:
-        raise ValueError(
+        raise MessageTooLarge(
             f"expected a subject of at most {SUBJECT_BYTES_MAX} bytes and at most "
             f"{FRAME_BYTES_MAX} in all, got {len(encoded)} and {size}"
         )

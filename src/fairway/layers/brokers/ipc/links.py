@@ -110,8 +110,9 @@ class Link:
 
     Attributes:
         open: Whether it has not been closed.
+        begun_at: When it began, in seconds of ``loop.time()``.
         pending_bytes: Queued and not yet taken by the kernel.
-        heard_at: When the last byte arrived, in seconds of ``loop.time()``.
+        heard_at: When the last byte arrived.
         moved_at: When the kernel last took bytes, or all had been taken.
         wrote_at: When something was last queued.
         answered: Whether a byte has arrived at all.
@@ -132,6 +133,7 @@ class Link:
         "_room",
         "_sock",
         "answered",
+        "begun_at",
         "heard_at",
         "messages",
         "moved_at",
@@ -156,7 +158,7 @@ class Link:
         self.open = True
         self.answered = False
         self.pending_bytes = self.messages = 0
-        self.heard_at = self.moved_at = self.wrote_at = self._loop.time()
+        self.begun_at = self.heard_at = self.moved_at = self.wrote_at = self._loop.time()
         links.open.add(self)
         # By number: uvloop keeps a socket object open for as long as it is watched.
         self._loop.add_reader(sock.fileno(), self._read)
@@ -204,11 +206,10 @@ class Link:
         """
         Wait until at most ``limit`` bytes are pending, or the link is closed.
         """
-        if not self.open or self.pending_bytes <= limit:
-            return
-        if self._room is None:
-            self._room = (limit, self._loop.create_future())
-        await asyncio.shield(self._room[1])
+        while self.open and self.pending_bytes > limit:
+            if self._room is None:
+                self._room = (limit, self._loop.create_future())
+            await asyncio.shield(self._room[1])
 
     def write(self) -> None:
         """

@@ -51,6 +51,11 @@ ACCEPT_PAUSE_SECONDS = 0.1
 Time without accepting after the system refused a descriptor for it.
 """
 
+PACE_SECONDS = 1.0
+"""
+Time that a publish waits at most for processes that read more slowly than it sends.
+"""
+
 PARTING_SECONDS = 1.0
 """
 Time for what is queued to leave when the mesh closes.
@@ -90,6 +95,7 @@ class Mesh:
         self,
         directory: Path,
         options: IPCOptions,
+        expiry: float,
         subjects: AbstractSet[str],
         listener: Listener,
         notices: Notices,
@@ -102,6 +108,7 @@ class Mesh:
         Args:
             directory: Where the processes meet.
             options: The limits.
+            expiry: Seconds after which a message is worthless.
             subjects: What this process wants; changed by the owner, who then calls
                 ``subscribe`` or ``unsubscribe``.
             listener: Told what arrives.
@@ -111,6 +118,7 @@ class Mesh:
         """
         self._directory = directory
         self._options = options
+        self._expiry = expiry
         self._subjects = subjects
         self._listener = listener
         self._notices = notices
@@ -262,16 +270,17 @@ class Mesh:
 
     async def pace(self, crowded: list[Link]) -> None:
         """
-        Wait while links stay crowded and still move.
+        Wait while links stay crowded and still move, for a bounded time.
+
+        What is published is queued already; this keeps who publishes from going too fast.
         """
+        until = self.loop.time() + PACE_SECONDS
         for link in crowded:
-            while link.open and link.moving(self._options.join_timeout):
-                try:
+            while link.moving(self._options.join_timeout) and self.loop.time() < until:
+                with suppress(TimeoutError):
                     async with asyncio.timeout(self._options.join_timeout):
                         await link.wait_room(self.bytes_max >> 1)
                     break
-                except TimeoutError:
-                    continue
 
     def subscribe(self, subject: str) -> asyncio.Future[None] | None:
         """
@@ -353,12 +362,25 @@ class Mesh:
         logger.debug("the link to process %s ended: %s", peer.name, reason)
         self._dial_later(peer)
 
-    def welcome(self, visitor: Visitor, name: str) -> Peer | None:
+    def given_up(self, peer: Peer, reason: str, unsent: int) -> None:
+        """
+        Learn that we have closed the link to a peer, with so many messages unsent.
+        """
+        self._notices.say(
+            "given up",
+            "process %s was cut off with %d messages unsent: %s",
+            peer.name,
+            unsent,
+            reason,
+        )
+
+    def welcome(self, visitor: Visitor, name: str) -> None:
         """
         Learn who has dialled: tell it our interests, and dial back.
         """
-        if not frames.is_name(name) or name == self.name or self._closed:
-            return None
+        if self._closed:
+            visitor.link.close()
+            return
         peer = self.peers.get(name)
         if peer is None:
             peer = self.peers[name] = Peer(self, name)
@@ -367,7 +389,7 @@ class Mesh:
             before, peer.visitor = peer.visitor, None
             before.link.drain()
             self._visitors.pop(before.link, None)
-        peer.visitor = visitor
+        peer.visitor, visitor.peer = visitor, peer
         peer.ended = False
         link = visitor.link
         for subject in self._subjects:
@@ -378,7 +400,6 @@ class Mesh:
         visitor.bytes_max = self.bytes_max + link.pending_bytes
         if peer.out is None:
             self._dial(peer)
-        return peer
 
     def receive(self, message: frames.Message) -> None:
         """
@@ -403,6 +424,8 @@ class Mesh:
         """
         Count that a link was closed because of what came on it.
         """
+        if self._closed:
+            return  # Nobody is welcome any more, whoever it is.
         metrics.drops.add("malformed")
         self._notices.say("link", "a link between processes was closed: %s", reason)
 
@@ -552,7 +575,7 @@ class Mesh:
                 link.heard_at = now
             elif now - link.heard_at > self._options.silence:
                 self._end_silent(link)
-            if link.open and not link.pending_bytes and link.wrote_at <= now - self._interval:
+            if link.open and not link.pending_bytes and link.wrote_at <= now - self._interval / 2:
                 link.send(frames.BEAT)
         if now >= self._scan_at:
             self._scan_at = now + self._options.silence / 4
@@ -565,13 +588,16 @@ class Mesh:
         Close a link on which nothing comes.
 
         Not one that has never answered: its process stands still, and would find a link for
-        each of our attempts when it goes on. When it ends, the link ends.
+        each of our attempts when it goes on; and when it ends, the link ends. But it keeps
+        no messages longer than they are worth something.
         """
         visitor = self._visitors.get(link)
         if visitor is not None:
             link.close()
             self.left(visitor)
-        elif link.answered:
+            return
+        worthless = link.messages and self.loop.time() - link.begun_at > self._expiry
+        if link.answered or worthless:
             for peer in list(self.peers.values()):
                 if peer.out is link:
                     peer.give_up(f"nothing came for {self._options.silence:g} s")

@@ -27,6 +27,7 @@ from fairway.layers.brokers.ipc.frames import (
     Message,
     acknowledge,
     hello,
+    is_name,
 )
 from fairway.layers.brokers.ipc.interests import Interests
 from fairway.layers.brokers.ipc.links import Link, Links
@@ -63,9 +64,14 @@ class Surroundings(Protocol):
         Learn that the link to a peer has ended.
         """
 
-    def welcome(self, visitor: Visitor, name: str) -> Peer | None:
+    def given_up(self, peer: Peer, reason: str, unsent: int) -> None:
         """
-        Learn who has dialled; None refuses it.
+        Learn that we have closed the link to a peer, with so many messages unsent.
+        """
+
+    def welcome(self, visitor: Visitor, name: str) -> None:
+        """
+        Learn who has dialled, and set the visitor's peer; or close its link.
         """
 
     def receive(self, message: Message) -> None:
@@ -167,7 +173,7 @@ class Peer:
         pending = link.pending_bytes
         if pending >= self._around.bytes_max:
             metrics.drops.add("link_full")
-            self._give_up(link, "full", "its queue was full")
+            self._give_up(link, "full", "its queue is full")
             return None
         link.send_message(frame)
         return link if pending > self._around.bytes_max >> 1 else None
@@ -238,6 +244,7 @@ class Peer:
         self._lossy = self._lossy or unsent > 0 or kind == "full"
         link.close()
         self.delay = max(self.delay, RETRY_SECONDS_MIN)
+        self._around.given_up(self, reason, unsent)
         self._detach(reason)
 
     def _detach(self, reason: str) -> None:
@@ -312,10 +319,10 @@ class Visitor:
             self._refuse(f"it began with {type(frame).__name__}")
         elif frame.version != VERSION:
             self._refuse(f"it speaks version {frame.version}, expected {VERSION}")
+        elif not is_name(frame.name) or frame.name == self._around.name:
+            self._refuse(f"it calls itself {frame.name[:32]!r}")
         else:
-            self.peer = self._around.welcome(self, frame.name)
-            if self.peer is None:
-                self._refuse(f"it calls itself {frame.name[:32]!r}")
+            self._around.welcome(self, frame.name)
 
     def _refuse(self, reason: str) -> None:
         self.link.close()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 
+from fairway.exceptions import MessageTooLarge
 from fairway.layers.brokers.ipc import frames
 from fairway.layers.brokers.ipc.frames import Decoder, FrameError, Message
 
@@ -71,11 +72,11 @@ def test_a_message_too_large_for_a_frame_is_refused(monkeypatch: pytest.MonkeyPa
     """
     What the other end would not believe is not sent.
     """
-    with pytest.raises(ValueError, match="65535"):
+    with pytest.raises(MessageTooLarge, match="65535"):
         frames.message("x" * 65_536, b"")
     monkeypatch.setattr(frames, "FRAME_BYTES_MAX", 100)
     frames.message("x", b"x" * 96)
-    with pytest.raises(ValueError, match="at most 100 in all, got 1 and 101"):
+    with pytest.raises(MessageTooLarge, match="at most 100 in all, got 1 and 101"):
         frames.message("x", b"x" * 97)
 
 
