@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import stat
 from contextlib import closing
 from pathlib import Path
@@ -227,3 +228,31 @@ async def test_unix_socket_again(site: Project, nginx: Nginx, folder: Path, work
     await command.kill()
     await serve_unix(site, folder, "--workers", workers)
     await front.who()
+
+
+async def test_rolling_restart(site: Project, nginx: Nginx, folder: Path) -> None:
+    """
+    While all workers are replaced, no request through nginx fails and WebSockets are told 1012.
+    """
+    command, upstream = await serve_unix(site, folder, "--workers", "2")
+    front = Site(await nginx.start(upstream))
+    over = asyncio.Event()
+
+    async def ask() -> int:
+        count = 0
+        while not over.is_set():
+            await front.who()
+            count += 1
+        return count
+
+    url, _ = front.websocket("/ws/who/")
+    async with connect(url) as peer:
+        async with asyncio.TaskGroup() as clients:
+            asking = [clients.create_task(ask()) for _ in range(4)]
+            command.process.send_signal(signal.SIGHUP)
+            await command.expect("All workers are replaced")
+            async with asyncio.timeout(10):
+                await peer.wait_closed()
+            over.set()
+        assert peer.close_code == 1012
+    assert all(client.result() > 10 for client in asking)
