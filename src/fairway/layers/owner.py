@@ -13,6 +13,7 @@ import asyncio
 import atexit
 import logging
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -157,7 +158,7 @@ class Owner:
         if not self.here():
             return self.enter(function, *args)
         call = _Call(Future(), function, args)
-        self._run(call)
+        self._run(call, at_once=True)
         return call.future
 
     def spawn(self, awaitable: Awaitable[Any], future: Future[Any] | None = None) -> None:
@@ -403,7 +404,7 @@ class Owner:
             self._run(call)
         asyncio.get_running_loop().call_soon(self._work)
 
-    def _run(self, call: _Call) -> None:
+    def _run(self, call: _Call, *, at_once: bool = False) -> None:
         """
         Call one function, unless its caller has given up.
         """
@@ -416,8 +417,11 @@ class Owner:
             return
         if isinstance(result, Awaitable):
             self.spawn(result, call.future)
-        else:
+        elif at_once:
             call.future.set_result(result)
+        else:
+            # Brokers write at the end of the loop turn, and whoever is told may end the process.
+            asyncio.get_running_loop().call_soon(call.future.set_result, result)
 
     def _fail(self, error: BaseException) -> None:
         """
@@ -518,7 +522,21 @@ def _home() -> asyncio.AbstractEventLoop:
     for loop in reversed(_servers):
         if not loop.is_closed():
             return loop
+    _flush_in_children()
     return _io.loop()
+
+
+def _flush_in_children() -> None:
+    """
+    Have what was sent leave at the end of a child of multiprocessing or Celery, too.
+
+    Such a child ends without ``atexit``.
+    """
+    for name in ("multiprocessing.util", "billiard.util"):
+        util = sys.modules.get(name)
+        if util is not None and name not in _flushed_by:
+            _flushed_by.add(name)
+            util.Finalize(None, _at_exit, exitpriority=0)
 
 
 def _at_fork() -> None:
@@ -526,6 +544,7 @@ def _at_fork() -> None:
     Run in a forked child.
     """
     _servers.clear()
+    _flushed_by.clear()
     _io.forked()
     for owner in list(_owners):
         owner.forked()
@@ -544,6 +563,7 @@ def _at_exit() -> None:
 
 _owners: WeakSet[Owner] = WeakSet()
 _servers: list[asyncio.AbstractEventLoop] = []
+_flushed_by: set[str] = set()
 _tasks: set[asyncio.Task[None]] = set()
 _io = IOThread()
 
