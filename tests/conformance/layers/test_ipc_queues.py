@@ -458,3 +458,63 @@ class TestForking:
         """
         with Child(file, script) as child:
             assert child.rest() == ["1", "0"]
+
+
+class TestThroughTheBroker:
+    """
+    A push of one process wakes a reader of another one.
+    """
+
+    def test_a_reader_hears_at_once_of_what_another_process_pushes(self, file: Path) -> None:
+        """
+        Long before its poll, which is a minute away; and so it does of each push that follows.
+        """
+        begin = """
+            from fairway.layers.brokers.ipc import IPCBroker
+            from fairway.options import IPCOptions
+
+            def ignore(*arguments):
+                pass
+
+            async def enter():
+                options = IPCOptions(queue_poll=60)
+                broker = IPCBroker(path, options, expiry=60, namespace="test")
+                await broker.start(ignore, ignore, ignore)
+                return broker
+
+        """
+        read = (
+            begin
+            + """
+            async def main():
+                broker = await enter()
+                while True:
+                    payload = await broker.pop("jobs")
+                    say(time.monotonic() - float(payload))
+
+            asyncio.run(main())
+        """
+        )
+        push = (
+            begin
+            + """
+            async def main():
+                broker = await enter()
+                while not await broker.audience("queue:jobs"):
+                    await asyncio.sleep(0.001)
+                for _ in range(20):
+                    payload = str(time.monotonic()).encode()
+                    await broker.push("jobs", payload, lifetime=60, capacity=100)
+                    await asyncio.sleep(0.01)
+                await broker.close()
+
+            asyncio.run(main())
+        """
+        )
+        directory = file.parent / "root" / "project"
+        with ExitStack() as stack:
+            reader = start(stack, directory, read)
+            assert start(stack, directory, push).rest() == []
+            delays = sorted(float(reader.hear()) for _ in range(20))
+        assert delays[10] < 0.1
+        assert delays[-1] < 5

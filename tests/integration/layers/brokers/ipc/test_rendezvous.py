@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -662,7 +663,8 @@ class TestDeadEntries:
         """
         with entry(place_of_one):
             taken: list[int] = []
-            before = set_limit(256)
+            in_use = [int(path.name) for path in Path("/proc/self/fd").iterdir()]
+            before = set_limit(max(in_use) + 8)
             try:
                 with suppress(OSError):
                     while True:
@@ -683,8 +685,6 @@ def set_limit(files: int) -> int:
     """
     Set how many files this process may open, and give how many it was.
     """
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
     return soft
