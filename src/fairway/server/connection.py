@@ -240,7 +240,7 @@ class Connection(asyncio.Protocol):
         except RemoteProtocolError as error:
             self._refuse(error)
             return
-        if self.worker.stopping:
+        if not self.worker.admitting:
             self._refuse(RemoteProtocolError("the server restarts", status=503))
             return
         assert self._decoder is not None  # noqa: S101 - it gave the request

@@ -71,6 +71,7 @@ class Worker:
         context: What each exchange's context is copied from.
         state: The lifespan state that scopes get a copy of, None without lifespan.
         stopping: Whether the end has begun.
+        admitting: Whether a WebSocket may begin.
         seat: Its place among the workers of one server, None on its own.
         ready: Whether new work is welcome; set by whoever runs the worker.
         worn_at: The count of requests at which the worker is worn.
@@ -98,6 +99,7 @@ class Worker:
         self.access_log = options.access_log
         self.access_logger = logging.getLogger(options.access_logger)
         self.stopping = False
+        self.admitting = True
         self.seat = seat
         self.ready = False
         self.worn_at = sys.maxsize
@@ -276,35 +278,43 @@ class Worker:
         accepted is served first: for a client that was let in, the end of its connection is
         a failure, where another process would have answered.
         """
+        self.stopping = True
         self.ready = False
         self._stop_accepting()
         until = self.loop.time() + seconds
+        self._end_requests(spare_arriving=True)
         await self._wait_arrived(min(ARRIVAL_SECONDS, seconds / 4))
-        self.stopping = True
-        sockets = []
-        for connection in list(self.connections):
-            if isinstance(connection.exchange, WebSocketExchange):
-                sockets.append(connection.exchange)
-            elif not connection.answering:
-                connection.transport.close()
-            else:
-                connection.sink.keep_alive = False
-        await self._restart_websockets(sockets, seconds / 2)
+        self.admitting = False
+        self._end_requests()
+        await self._restart_websockets(seconds / 2)
         self.check_empty()
         try:
             await asyncio.wait_for(self._empty.wait(), max(0.0, until - self.loop.time()))
         except TimeoutError:
             self.abort()
 
+    def _end_requests(self, *, spare_arriving: bool = False) -> None:
+        """
+        End connections between requests now, and others after their response.
+        """
+        for connection in list(self.connections):
+            if isinstance(connection.exchange, WebSocketExchange):
+                continue
+            if connection.answering:
+                connection.sink.keep_alive = False
+            elif not (spare_arriving and connection.arriving):
+                connection.transport.close()
+
     async def _wait_arrived(self, seconds: float) -> None:
         """
         Wait, so long at most, until every connection has got an answer to its first request.
         """
         until = self.loop.time() + seconds
-        while self.loop.time() < until and (
+        while self.loop.time() < until and (  # noqa: ASYNC110 - see below
             any(connection.arriving for connection in self.connections)
             or (self._acceptor is not None and self._acceptor.open > len(self.connections))
         ):
+            # Each of those connections would have to know whom to tell; they are few, and rare.
             await asyncio.sleep(ARRIVAL_LOOK_SECONDS)
 
     def abort(self) -> None:
@@ -345,10 +355,12 @@ class Worker:
         if self._server is not None:
             self._server.close()
 
-    async def _restart_websockets(self, sockets: list[WebSocketExchange], seconds: float) -> None:
+    async def _restart_websockets(self, seconds: float) -> None:
         """
         Tell every WebSocket that the server restarts, spread over at most ``seconds``.
         """
+        exchanges = (connection.exchange for connection in self.connections)
+        sockets = [exchange for exchange in exchanges if isinstance(exchange, WebSocketExchange)]
         turns = max(1, int(seconds / PACE_SECONDS))
         size = max(PACE_CONNECTIONS_MIN, -(-len(sockets) // turns))
         for start in range(0, len(sockets), size):

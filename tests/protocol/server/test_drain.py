@@ -47,26 +47,38 @@ async def test_at_rest(served: Served) -> None:
         await (await served.connect()).get()
 
 
-@pytest.mark.parametrize("kind", ["request", "handshake"])
-async def test_arrival(app: Puppet, served: Served, kind: str) -> None:
+async def test_request_of_a_newcomer(app: Puppet, served: Served) -> None:
     """
-    Who was accepted just before the drain is served: an answer, or an open WebSocket and 1012.
+    Who was accepted just before the drain gets an answer to the request that comes after it.
     """
-    peer = await served.websocket() if kind == "handshake" else await served.connect()
+    peer = await served.connect()
     await until(lambda: served.worker.connections)
     draining = asyncio.create_task(served.worker.drain(20))
     await asyncio.sleep(0)
-    if kind == "request":
-        await peer.send(request())
-        call = await app.call()
-        await call.respond(200, b"x")
-        assert (await peer.response()).body == b"x"
-    else:
-        call = await app.call()
-        await call.connect()
-        assert (await peer.response()).status == 101
-        assert (await peer.frame()).code == 1012
-        await peer.send_close(1012)
+    await peer.send(request())
+    call = await app.call()
+    await call.respond(200, b"x")
+    response = await peer.response()
+    assert (response.body, response.headers["connection"]) == (b"x", "close")
+    assert await peer.rest() == b""
+    peer.close()
+    call.end()
+    await draining
+
+
+async def test_handshake_of_a_newcomer(app: Puppet, served: Served) -> None:
+    """
+    A WebSocket that is about to open when the drain begins opens, and is told 1012.
+    """
+    peer = await served.websocket()
+    await until(lambda: served.worker.connections)
+    draining = asyncio.create_task(served.worker.drain(20))
+    await asyncio.sleep(0)
+    call = await app.call()
+    await call.connect()
+    assert (await peer.response()).status == 101
+    assert (await peer.frame()).code == 1012
+    await peer.send_close(1012)
     assert await peer.rest() == b""
     peer.close()
     call.end()
@@ -114,7 +126,7 @@ async def test_late_handshake(app: Puppet, served: Served) -> None:
     peer = await served.connect()
     await peer.send(handshake()[:-2])
     await until(lambda: served.worker.connections and served.connection._decoder.head_started)  # type: ignore[union-attr] # it is there
-    served.worker.stopping = True
+    served.worker.stopping, served.worker.admitting = True, False
     await peer.send(b"\r\n")
     assert (await peer.response()).status == 503
     assert app.calls.empty()
@@ -179,7 +191,7 @@ async def test_paced(app: Puppet, served: Served, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(worker_module, "PACE_CONNECTIONS_MIN", 1)
     monkeypatch.setattr(asyncio, "sleep", pause)
-    await served.worker._restart_websockets(exchanges, 0.2)  # type: ignore[arg-type] # as above
+    await served.worker._restart_websockets(0.2)
     monkeypatch.undo()
     # Four batches, 50 ms apart, fit into the time.
     assert pauses == [(2, 0.05), (4, 0.05), (6, 0.05)]
