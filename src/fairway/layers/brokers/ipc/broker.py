@@ -77,6 +77,7 @@ class IPCBroker(Broker):
         self._expiry = expiry
         self._namespace = namespace
         self._notices = Notices(logger)
+        self._inherited: list[object] = []
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -116,8 +117,10 @@ class IPCBroker(Broker):
         self._leave_ended_loop()
         directory = self._locate()
         if directory != self._directory or self._queues is None:
-            self._directory = directory
+            before, self._directory = self._queues, directory
             self._queues = SQLiteQueues(directory / QUEUES_FILE, self._options.queue_poll)
+            if before is not None:
+                await before.close(PARTING_SECONDS)
         self._deliver = deliver
         self._subjects = set(subjects)
         self._on_gap, self._on_state = on_gap, on_state
@@ -145,26 +148,25 @@ class IPCBroker(Broker):
         """
         mesh, self._mesh = self._mesh, None
         self.connected = False
-        if mesh is not None:
-            await mesh.close()
-        if self._pushing:
-            await asyncio.wait(
-                [asyncio.wrap_future(push) for push in list(self._pushing)], timeout=PARTING_SECONDS
-            )
+        leaving: list[Awaitable[object]] = [] if mesh is None else [mesh.close()]
         if self._queues is not None and not self._readers:
-            await self._queues.close(PARTING_SECONDS)
+            leaving.append(self._queues.close(PARTING_SECONDS))
+        elif self._pushing:
+            pushing = [asyncio.wrap_future(push) for push in list(self._pushing)]
+            leaving.append(asyncio.wait(pushing, timeout=PARTING_SECONDS))
+        await asyncio.gather(*leaving)
         self._deliver = _nobody
 
     def forked(self) -> None:
         """
         Forget everything that belongs to the parent process, without touching it.
         """
-        mesh, queues = self._mesh, self._queues
+        mesh = self._mesh
+        # Kept, and with them what is the parent's; the queues look after forks themselves.
+        self._inherited += [mesh, self._queues]
         self._begin_anew()
         if mesh is not None:
             mesh.forked()
-        # Kept, and with it what it keeps of the parent's file; it has begun anew by itself.
-        self._inherited = queues
 
     def _leave_ended_loop(self) -> None:
         """

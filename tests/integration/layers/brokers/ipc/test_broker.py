@@ -14,8 +14,10 @@ import pytest
 
 from fairway import metrics
 from fairway.exceptions import ChannelFull, ChannelLayerUnavailable, ConfigurationError
+from fairway.layers import IPCChannelLayer
 from fairway.layers.brokers.ipc import IPCBroker
 from fairway.layers.iothread import THREAD_NAME
+from fairway.layers.owner import bind, release
 from fairway.options import IPCOptions
 from tests.integration.layers.brokers.ipc.site import Member, meeting
 from tests.unit.layers.fakes import LoopThread, until
@@ -284,6 +286,46 @@ async def test_a_broker_moves_to_another_loop(directory: Path) -> None:
         await mover.begin("a")
         await first.send("a", b"2")
         await mover.gets(b"1", b"2")
+
+
+async def test_a_server_that_starts_later_takes_the_members_over(place: Path) -> None:
+    """
+    Groups joined on fairway-io hear on, in order and twice nothing, while another process sends.
+    """
+    layer, other = (
+        IPCChannelLayer(place / "root", "project", capacity=100_000, join_timeout=5.0)
+        for _ in range(2)
+    )
+    channel = await layer.new_channel()
+    await layer.group_add("room", channel)
+    sending = True
+
+    async def send() -> int:
+        number = 0
+        while sending:
+            await other.group_send("room", {"type": "n", "n": number})
+            number += 1
+            await asyncio.sleep(0)
+        return number
+
+    gaps = metrics.gaps.value
+    flood = asyncio.ensure_future(send())
+    got = [(await layer.receive(channel))["n"]]
+    loop = asyncio.get_running_loop()
+    await bind(loop)
+    assert layer.hub.owner.here()
+    await asyncio.sleep(0.05)
+    await release(loop)
+    await layer.group_add("another", channel)
+    sending = False
+    count = await flood + 1
+    await other.group_send("room", {"type": "n", "n": count - 1})
+    while got[-1] < count - 1:
+        got.append((await asyncio.wait_for(layer.receive(channel), 5))["n"])
+    assert got == sorted(set(got))
+    assert count - len(got) == metrics.gaps.value - gaps
+    for one in (layer, other):
+        await one.close()
 
 
 async def test_a_broker_leaves_a_loop_that_has_ended(directory: Path) -> None:

@@ -176,6 +176,26 @@ async def test_a_full_queue_closes_the_link_and_one_gap_per_subject_tells(
         assert 1000 - lost - 1 <= len(other.got) - 1 <= 1000 - lost
 
 
+async def test_closing_waits_for_nobody_who_stands_still(directory: Path) -> None:
+    """
+    What is queued for it is given up, and the others get what was for them.
+    """
+    async with (
+        meeting(directory) as site,
+        beside(site, "a") as (_, thread),
+        beside(site, "a") as (other, _),
+    ):
+        sender = await site.enter(join_timeout=0.1)
+        with standstill(thread):
+            for number in range(500):
+                await sender.send("a", b"%d" % number + bytes(1000))
+            await asyncio.sleep(0.15)
+            begun = monotonic()
+            await sender.close()
+            assert monotonic() - begun < 2
+            await until(lambda: len(other.got) == 500)
+
+
 async def test_silence_closes_links_and_they_come_back(directory: Path) -> None:
     """
     One that stands still too long is cut off, and back as soon as it goes on; nothing was lost.
