@@ -104,12 +104,11 @@ async def stays_until_told(site: Site, command: Command) -> str:
     return output
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-async def test_fcgi_program(site: Project, folder: Path, workers: str) -> None:
+async def test_fcgi_program(site: Project, folder: Path) -> None:
     """
     The documented section serves on supervisor's own socket, and ends in order with it.
     """
-    text = section(site, "fcgi-program", url=f"tcp://127.0.0.1:{free_port()}", workers=workers)
+    text = section(site, "fcgi-program", url=f"tcp://127.0.0.1:{free_port()}")
     command = await supervise(site, folder, text)
     front = Site(await command.ready())
     assert (await front.who())["inherited"] == []
@@ -122,7 +121,8 @@ async def test_unix_socket_of_supervisor(site: Project, folder: Path) -> None:
     A Unix socket of supervisor is served as well.
     """
     path = folder / "web.sock"
-    command = await supervise(site, folder, section(site, "fcgi-program", url=f"unix://{path}"))
+    text = section(site, "fcgi-program", url=f"unix://{path}", workers="1")
+    command = await supervise(site, folder, text)
     await command.expect(f"Serving on unix:{path}")
     reader, writer = await asyncio.open_unix_connection(path)
     writer.write(b"GET /who/ HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
