@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 SOURCES = "".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.py")))
 
-FLAGS_OF_OTHERS = {"--database", "--deploy", "--help", "--pid", "--tag", "--time"}
+FLAGS_OF_OTHERS = {"--database", "--deploy", "--help", "--pid", "--tag"}
 """
-Options of Django, Docker and py-spy that the pages mention.
+Options of Django and py-spy that the pages mention.
 """
 
 KEYS = {
