@@ -135,7 +135,9 @@ class Supervisor:
         """
         if self._has_terminal and not _has_terminal():
             self._has_terminal = False
-            if not self._ignores_hangup:
+            going_on = self._ignores_hangup
+            log.logger.info("The terminal was closed; %s", "going on" if going_on else "ending")
+            if not going_on:
                 self._on_signal()
             return
         self._crew.renew()
@@ -147,6 +149,9 @@ def become_supervisor(options: ServerOptions) -> NoReturn:
 
     The process id stays, and so do the descriptors that this process inherited. Workers are
     started as this process was: same arguments, same folder, same environment.
+
+    Raises:
+        ConfigurationError: The interpreter is not to be found.
     """
     environ = _original_environ()
     path = environ.get("PYTHONPATH")
@@ -159,7 +164,13 @@ def become_supervisor(options: ServerOptions) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     arguments = [sys.executable, "-P", "-m", "fairway.server.supervisor"]
-    os.execve(sys.executable, arguments, environ)  # noqa: S606 - our own interpreter
+    try:
+        os.execve(sys.executable, arguments, environ)  # noqa: S606 - our own interpreter
+    except OSError as error:
+        raise ConfigurationError(
+            f"workers: Python cannot be started as {sys.executable!r} ({error.strerror}); "
+            "start the command with the full path of an interpreter"
+        ) from None
 
 
 def main() -> int:

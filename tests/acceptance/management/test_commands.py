@@ -8,7 +8,7 @@ import asyncio
 import json
 import socket
 import ssl
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,27 @@ class TestServe:
             with pytest.raises(ConnectionClosed):
                 await ada.recv()
             assert (status, ada.close_code) == (0, 1012)
+
+    async def test_workers(self, project: Project) -> None:
+        """
+        With several workers a message reaches the whole room, whichever of them holds whom.
+        """
+        command = await project.manage("serve", "--port", "0", "--workers", "2")
+        found = await command.expect(r"http://(\S+)/ with 2 workers \(pids (\d+), (\d+)\)\n")
+        url = f"ws://{found[1]}/ws/chat/lobby/"
+        async with AsyncExitStack() as stack:
+            room = [await stack.enter_async_context(connect(url)) for _ in range(12)]
+            for ada in room[:2]:
+                await ada.send(json.dumps({"text": "hello"}))
+                async with asyncio.timeout(5):
+                    heard = [json.loads(await one.recv()) for one in room if one is not ada]
+                assert heard == [{"text": "hello"}] * 11
+            assert await get(found[1], "/say/lobby/?text=dinner") == (200, "said")
+            async with asyncio.timeout(5):
+                heard = [json.loads(await one.recv()) for one in room]
+            assert heard == [{"text": "dinner"}] * 12
+            assert (await command.stop())[0] == 0
+            assert {one.close_code for one in room} == {1012}
 
     async def test_tls(self, project: Project, tmp_path: Path) -> None:
         """

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pty
 import re
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -149,16 +148,6 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.fixture
-def runtime() -> Iterator[str]:
-    """
-    A folder for the sockets between processes, with a path that is short enough for them.
-    """
-    path = tempfile.mkdtemp(prefix="fw", dir="/tmp")
-    yield path
-    shutil.rmtree(path)
-
-
 Start = Callable[..., Awaitable[Server]]
 
 
@@ -174,14 +163,14 @@ async def folder(tmp_path: Path) -> AsyncIterator[Project]:
 
 
 @pytest.fixture
-async def run(folder: Project, runtime: str) -> Callable[..., Awaitable[Command]]:
+async def run(folder: Project) -> Callable[..., Awaitable[Command]]:
     """
     Starts the command there.
     """
 
     async def run_command(*flags: str, **environment: str) -> Command:
         arguments = ("-m", "fairway", "plain:application", "--port", "0", "--workers", "2", *flags)
-        return await folder.run(*arguments, FAIRWAY_RUNTIME_DIR=runtime, **environment)
+        return await folder.run(*arguments, **environment)
 
     return run_command
 
@@ -292,13 +281,12 @@ class TestStart:
         assert (status, output.count("\n")) == (2, 1), output
         assert said in output
 
-    async def test_environment(self, folder: Project, runtime: str) -> None:
+    async def test_environment(self, folder: Project) -> None:
         """
         WEB_CONCURRENCY asks for workers; 0 takes one per CPU granted.
         """
         command = await folder.run(
             *("-m", "fairway", "plain:application", "--port", "0"),
-            FAIRWAY_RUNTIME_DIR=runtime,
             WEB_CONCURRENCY="0",
         )
         found = await command.expect(SERVING)
@@ -378,6 +366,33 @@ class TestEnd:
         status, output = await server.stop()
         assert status == 0
         assert re.search(r"Worker [12] \(pid \d+\) did not end within 5\.1 s", "\n".join(output))
+
+    @pytest.mark.parametrize("nohup", [False, True])
+    async def test_terminal_closed(self, folder: Project, *, nohup: bool) -> None:
+        """
+        A terminal that is closed ends all of it; under nohup it goes on, and SIGHUP means replace.
+        """
+        start = (
+            "import fcntl, os, signal, sys, termios;"
+            "fcntl.ioctl(int(sys.argv[1]), termios.TIOCSCTTY, 0);"
+            f"{nohup} and signal.signal(signal.SIGHUP, signal.SIG_IGN);"
+            "os.execv(sys.executable, [sys.executable, '-m', 'fairway', *sys.argv[2:]])"
+        )
+        ours, theirs = pty.openpty()
+        command = await folder.start(
+            *(sys.executable, "-c", start, str(theirs)),
+            *("plain:application", "--port", "0", "--workers", "1"),
+            fds=(theirs,),
+        )
+        os.close(theirs)
+        server = Server(command, await command.expect(SERVING))
+        os.close(ours)
+        if nohup:
+            await command.expect("The terminal was closed; going on")
+            command.process.send_signal(signal.SIGHUP)
+            assert not {*pids_of(await command.expect(REPLACED))} & {*server.pids}
+            command.process.send_signal(signal.SIGTERM)
+        assert (await command.ended())[0] == 0
 
     @pytest.mark.fault
     async def test_supervisor_killed(self, serve: Start) -> None:
@@ -570,18 +585,20 @@ class TestSystemd:
     """
 
     @pytest.mark.parametrize("workers", [True, False])
-    async def test_notifications(self, folder: Project, runtime: str, *, workers: bool) -> None:
+    async def test_notifications(
+        self, folder: Project, runtime_dir: Path, *, workers: bool
+    ) -> None:
         """
         Systemd hears when the server serves, reloads and stops, and signs of life in between.
         """
+        path = f"{runtime_dir}/notify-{workers}"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
-            heard.bind(f"{runtime}/notify")
+            heard.bind(path)
             heard.setblocking(False)
             command = await folder.run(
                 *("-m", "fairway", "plain:application", "--port", "0"),
                 *(("--workers", "2") if workers else ()),
-                FAIRWAY_RUNTIME_DIR=runtime,
-                NOTIFY_SOCKET=f"{runtime}/notify",
+                NOTIFY_SOCKET=path,
                 WATCHDOG_USEC="200000",
             )
 
@@ -605,9 +622,7 @@ class TestSystemd:
             assert (await command.ended())[0] == 0
 
     @pytest.mark.parametrize("flags", [("--workers", "2"), ()])
-    async def test_socket_activation(
-        self, folder: Project, runtime: str, flags: tuple[str, ...]
-    ) -> None:
+    async def test_socket_activation(self, folder: Project, flags: tuple[str, ...]) -> None:
         """
         A socket from systemd is served, and no process below believes that it was meant.
         """
@@ -624,7 +639,6 @@ class TestSystemd:
                 *(sys.executable, "-c", activate),
                 *(str(listening.fileno()), "plain:application", *flags),
                 fds=(listening.fileno(),),
-                environment={"FAIRWAY_RUNTIME_DIR": runtime},
             )
             await command.expect("seen False\n")
             assert await command.ready() == "{}:{}".format(*listening.getsockname())
