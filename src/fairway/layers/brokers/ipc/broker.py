@@ -131,7 +131,6 @@ class IPCBroker(Broker):
             self._subjects,
             Listener(self._receive, self._pass_on_gap, self._pass_on_state),
             self._notices,
-            prompt=_no_server(),
         )
         mesh.open()
         self._mesh, self._loop = mesh, asyncio.get_running_loop()
@@ -281,7 +280,7 @@ class IPCBroker(Broker):
         Not in a server, where it means that no browser is connected yet.
         """
         self._solitude_told = True
-        if _no_server():
+        if threading.current_thread().name == THREAD_NAME:
             logger.warning(
                 "a message was published and no other process of this project was found "
                 "(namespace %s, in %s): if a server runs, it runs as another user or with "
@@ -368,15 +367,6 @@ class IPCBroker(Broker):
             mesh.loop.call_later(HEARING_SECONDS, self._end_hearing, mesh, queue)
         else:
             self.unsubscribe(QUEUE + queue)
-
-
-def _no_server() -> bool:
-    """
-    Whether the broker lives on the thread of processes without a server.
-
-    They may end right after a publish, some without a word, as children of multiprocessing do.
-    """
-    return threading.current_thread().name == THREAD_NAME
 
 
 def _nobody(*told: object) -> None:

@@ -69,12 +69,10 @@ class Links:
     Attributes:
         loop: The loop.
         open: Those that are not closed.
-        prompt: Whether messages are written at once, and not at the end of the loop turn.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, prompt: bool) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.prompt = prompt
         self.open: set[Link] = set()
         # One buffer for all: what is read is taken apart before anything else is read.
         self.buffer = memoryview(bytearray(READ_BYTES))
@@ -187,8 +185,6 @@ class Link:
         """
         self.messages += 1
         self.send(frame)
-        if self._links.prompt:
-            self.write()
 
     def unsent_messages(self) -> int:
         """

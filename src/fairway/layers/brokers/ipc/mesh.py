@@ -19,23 +19,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fairway import metrics
-from fairway.exceptions import ChannelLayerUnavailable, ConfigurationError
+from fairway.exceptions import ChannelLayerUnavailable
 from fairway.layers.brokers.base import Deliver, OnGap, OnState
 from fairway.layers.brokers.ipc import frames
+from fairway.layers.brokers.ipc.door import Door
 from fairway.layers.brokers.ipc.interests import Interests
 from fairway.layers.brokers.ipc.joins import Joins, fail, new_wait
-from fairway.layers.brokers.ipc.links import Link, LinkOwner, Links
+from fairway.layers.brokers.ipc.links import Link, Links
 from fairway.layers.brokers.ipc.peers import (
     RETRY_SECONDS_MAX,
     RETRY_SECONDS_MIN,
     Peer,
     Visitor,
-)
-from fairway.layers.brokers.ipc.rendezvous import (
-    Rendezvous,
-    check_peer,
-    new_name,
-    open_directory,
 )
 from fairway.layers.notices import Notices
 from fairway.options import IPCOptions
@@ -43,13 +38,6 @@ from fairway.options import IPCOptions
 __all__ = ["Listener", "Mesh"]
 
 logger = logging.getLogger("fairway.layers")
-
-ACCEPTS_PER_TURN = 64
-
-ACCEPT_PAUSE_SECONDS = 0.1
-"""
-Time without accepting after the system refused a descriptor for it.
-"""
 
 PACE_SECONDS = 1.0
 """
@@ -59,11 +47,6 @@ Time that a publish waits at most for processes that read more slowly than it se
 PARTING_SECONDS = 1.0
 """
 Time for what is queued to leave when the mesh closes.
-"""
-
-REFRESH_SCANS = 100
-"""
-Looks at the directory after which the entry's times are set anew.
 """
 
 
@@ -88,7 +71,6 @@ class Mesh:
         links: The links of this process.
         interests: Who wants what.
         bytes_max: Bytes that may be queued for one other process.
-        listening: Whether others can find it.
     """
 
     def __init__(
@@ -99,8 +81,6 @@ class Mesh:
         subjects: AbstractSet[str],
         listener: Listener,
         notices: Notices,
-        *,
-        prompt: bool,
     ) -> None:
         """
         Be alone, on the running loop, until ``open``.
@@ -113,8 +93,6 @@ class Mesh:
                 ``subscribe`` or ``unsubscribe``.
             listener: Told what arrives.
             notices: Where a line goes that may come often.
-            prompt: Whether what is published is handed to the kernel at once, and not at the
-                end of the loop turn.
         """
         self._directory = directory
         self._options = options
@@ -123,22 +101,19 @@ class Mesh:
         self._listener = listener
         self._notices = notices
         self.loop = asyncio.get_running_loop()
-        self._rendezvous: Rendezvous | None = None
-        self._sock: socket.socket | None = None
+        self._door = Door(self.loop, directory, notices, self._admit, listener.on_state)
         self._visitors: dict[Link, Visitor] = {}
         self._joins = Joins(self.loop, options.join_timeout, self._note_late)
         self._asked = 1
         self._asking: asyncio.Future[None] | None = None
         self._beat: asyncio.TimerHandle | None = None
         self._beat_at = self._scan_at = 0.0
-        self._scans = 0
         self._closed = False
-        self.name = new_name()
+        self.name = self._door.name
         self.peers: dict[str, Peer] = {}
-        self.links = Links(self.loop, prompt=prompt)
+        self.links = Links(self.loop)
         self.interests: Interests[Peer] = Interests()
         self.bytes_max = options.link_bytes_max
-        self.listening = False
 
     # --- The beginning and the end -----------------------------------------------------------
 
@@ -151,14 +126,13 @@ class Mesh:
             ChannelLayerUnavailable: The system refuses what is needed at present.
         """
         try:
-            self._listen()
+            self._door.listen()
             self._scan()
         except OSError as error:
             self.abandon()
             raise ChannelLayerUnavailable(
                 f"cannot listen in {self._directory}: {error.strerror or error}"
             ) from error
-        self.listening = True
         self._schedule_beat()
 
     async def settle(self) -> None:
@@ -176,7 +150,6 @@ class Mesh:
         Leave: say so, after what is queued has left, in bounded time.
         """
         self._withdraw()
-        self._joins.close()
         for link in list(self.links.open):
             link.send(frames.BYE)
         leaving = [
@@ -195,13 +168,10 @@ class Mesh:
         Leave without a word, now. May be called when the loop has ended.
         """
         self._withdraw()
-        self._joins.close()
         for link in list(self.links.open):
             link.close()
         self._visitors.clear()
         self.peers.clear()
-        if self._rendezvous is not None:
-            self._rendezvous.close()
 
     def forked(self) -> None:
         """
@@ -211,46 +181,18 @@ class Mesh:
         """
         self._closed = True
         self.links.forked()
-        if self._sock is not None:
-            self._sock.close()
-        if self._rendezvous is not None:
-            self._rendezvous.close()
+        self._door.forked()
 
     def _withdraw(self) -> None:
         """
         Be found and called no more.
         """
         self._closed = True
-        self.listening = False
         if self._beat is not None:
             self._beat.cancel()
-        if self._rendezvous is not None and self._sock is not None:
-            self._rendezvous.withdraw(self.name)
-        self._stop_listening()
+        self._door.close()
+        self._joins.close()
         fail(self._asking)
-
-    def _listen(self) -> None:
-        """
-        Open the directory and listen in it, instead of where it did before.
-        """
-        rendezvous = open_directory(self._directory)
-        try:
-            sock = rendezvous.bind(self.name)
-        except BaseException:
-            rendezvous.close()
-            raise
-        self._stop_listening()
-        if self._rendezvous is not None:
-            self._rendezvous.close()
-        self._rendezvous, self._sock = rendezvous, sock
-        self.loop.add_reader(sock.fileno(), self._accept)
-
-    def _stop_listening(self) -> None:
-        sock, self._sock = self._sock, None
-        if sock is not None:
-            with suppress(RuntimeError):  # The loop has been closed.
-                self.loop.remove_reader(sock.fileno())
-            sock.close()
 
     # --- Messages and interests --------------------------------------------------------------
 
@@ -454,11 +396,7 @@ class Mesh:
         """
         Dial everybody in the directory to whom there is no link.
         """
-        if self._rendezvous is None:
-            return
-        for name in self._rendezvous.entries():
-            if name == self.name:
-                continue
+        for name in self._door.others():
             peer = self.peers.get(name)
             if peer is None:
                 peer = self.peers[name] = Peer(self, name)
@@ -470,23 +408,18 @@ class Mesh:
         """
         Connect to a peer, without waiting; try again later, or find that it has ended.
         """
-        if self._closed or peer.out is not None or self._rendezvous is None:
+        if self._closed or peer.out is not None:
             return
         try:
-            sock = self._rendezvous.dial(peer.name)
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            if isinstance(error, ConnectionRefusedError):
-                self._rendezvous.remove_dead(peer.name)
-            peer.ended = True
-            self._part(peer)
-        except PermissionError as error:
-            self._notices.say("uid", "%s in %s is refused", error, self._directory)
-            peer.ended = True
-            self._part(peer)
+            sock = self._door.dial(peer.name)
         except OSError as error:
             if not isinstance(error, BlockingIOError):
                 self._notices.say("dial", "cannot reach process %s: %s", peer.name, error)
             self._dial_later(peer)
+            return
+        if sock is None:
+            peer.ended = True
+            self._part(peer)
         else:
             peer.connect(Link(self.links, sock, peer))
 
@@ -512,45 +445,11 @@ class Mesh:
             self._joins.gone(peer)
             self.peers.pop(peer.name, None)
 
-    def _accept(self) -> None:
-        """
-        Take in those who have dialled.
-        """
-        sock = self._sock
-        for _ in range(ACCEPTS_PER_TURN):
-            if sock is None or self._closed:
-                return
-            try:
-                connected, _ = sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                self._notices.say("accept", "no process can be taken in: %s", error)
-                self.loop.remove_reader(sock.fileno())
-                self.loop.call_later(ACCEPT_PAUSE_SECONDS, self._accept_again, sock)
-                return
-            self._admit(connected)
-
-    def _accept_again(self, sock: socket.socket) -> None:
-        if sock is self._sock:
-            self.loop.add_reader(sock.fileno(), self._accept)
-
     def _admit(self, sock: socket.socket) -> None:
         """
-        Listen to who has dialled, if it runs as this user.
+        Listen to one who has dialled.
         """
-        sock.setblocking(False)
-        try:
-            check_peer(sock)
-        except OSError as error:
-            self._notices.say("uid", "a connection in %s is refused: %s", self._directory, error)
-            sock.close()
-            return
-
-        def attach(visitor: LinkOwner) -> Link:
-            return Link(self.links, sock, visitor)
-
-        visitor = Visitor(self, attach)
+        visitor = Visitor(self, lambda owner: Link(self.links, sock, owner))
         self._visitors[visitor.link] = visitor
 
     # --- Time --------------------------------------------------------------------------------
@@ -604,31 +503,10 @@ class Mesh:
 
     def _look_after_directory(self) -> None:
         """
-        Find whom we have missed, and make sure that we can be found.
+        Find whom we have missed, and make sure that we can be found. The links stay in any case.
         """
-        rendezvous = self._rendezvous
-        if rendezvous is None or not rendezvous.present(self.name):
-            self._return()
-        elif self._scans % REFRESH_SCANS == 0:
-            rendezvous.refresh(self.name)
-        self._scans += 1
+        self._door.look_after()
         try:
             self._scan()
         except OSError as error:
             self._notices.say("scan", "cannot look into %s: %s", self._directory, error)
-
-    def _return(self) -> None:
-        """
-        Listen anew, after the directory or the own entry was removed. The links stay.
-        """
-        if self.listening:
-            self.listening = False
-            self._listener.on_state(False)
-        self._accept()
-        try:
-            self._listen()
-        except (ConfigurationError, OSError) as error:
-            self._notices.say("directory", "others cannot find this process: %s", error)
-        else:
-            self.listening = True
-            self._listener.on_state(True)

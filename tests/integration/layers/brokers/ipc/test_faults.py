@@ -23,7 +23,8 @@ import pytest
 
 from fairway import metrics
 from fairway.exceptions import ChannelLayerUnavailable
-from fairway.layers.brokers.ipc import frames, mesh as mesh_module
+from fairway.layers.brokers.ipc import door as door_module, frames
+from fairway.layers.brokers.ipc.mesh import Mesh
 from fairway.layers.brokers.ipc.rendezvous import Rendezvous
 from fairway.options import IPCOptions
 from tests.integration.layers.brokers.ipc.site import Member, Site, meeting
@@ -321,7 +322,7 @@ async def test_one_that_ends_without_a_word_is_forgotten(directory: Path) -> Non
         assert first.subscribe("b") is None
 
 
-def close_like_a_kill(mesh: mesh_module.Mesh) -> None:
+def close_like_a_kill(mesh: Mesh) -> None:
     """
     Close all descriptors of a mesh, and leave its entry.
     """
@@ -330,7 +331,15 @@ def close_like_a_kill(mesh: mesh_module.Mesh) -> None:
         mesh._beat.cancel()
     for link in list(mesh.links.open):
         link.close()
-    mesh._stop_listening()
+    mesh._door._stop_listening()
+
+
+def _is_closed(mesh: Mesh) -> bool:
+    """
+    Whether a mesh has no open descriptors here.
+    """
+    sock = mesh._door._sock
+    return not mesh.links.open and sock is not None and sock.fileno() == -1
 
 
 async def test_a_child_has_no_part_in_its_parents_links(directory: Path) -> None:
@@ -343,7 +352,7 @@ async def test_a_child_has_no_part_in_its_parents_links(directory: Path) -> None
         if child == 0:  # pragma: no cover - seen by its exit status
             mesh = first.mesh
             first.forked()
-            closed = not mesh.links.open and mesh._sock is not None and mesh._sock.fileno() == -1
+            closed = _is_closed(mesh)
             there = (directory / f"{mesh.name}.sock").exists()
             os._exit(0 if closed and there and not first.connected and not first.peers else 1)
         _, status = await asyncio.to_thread(os.waitpid, child, 0)
@@ -464,7 +473,7 @@ async def test_another_user_is_refused_in_one_line(
 
     async with meeting(directory) as site:
         first = await site.enter("a")
-        monkeypatch.setattr(mesh_module, "check_peer", refuse)
+        monkeypatch.setattr(door_module, "check_peer", refuse)
         monkeypatch.setattr("fairway.layers.brokers.ipc.rendezvous.check_peer", refuse)
         second = await site.enter("a", join_timeout=30.0)
         await second.send("a", b"1")
@@ -514,12 +523,12 @@ async def test_without_descriptors_nobody_is_taken_in_until_there_are(
     """
     It does not spin, and who has dialled meanwhile is taken in afterwards.
     """
-    monkeypatch.setattr(mesh_module, "ACCEPT_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(door_module, "ACCEPT_PAUSE_SECONDS", 0.01)
     async with meeting(directory) as site:
         first = await site.enter("a")
-        assert first.mesh._sock is not None
-        refusing = Refusing(first.mesh._sock, 3)
-        first.mesh._sock = refusing  # type: ignore[assignment]
+        assert first.mesh._door._sock is not None
+        refusing = Refusing(first.mesh._door._sock, 3)
+        first.mesh._door._sock = refusing  # type: ignore[assignment]
         second = await site.enter()
         assert refusing.times == 0
         await second.send("a", b"1")

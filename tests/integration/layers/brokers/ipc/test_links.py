@@ -59,11 +59,11 @@ class End:
 
 
 @contextmanager
-def pair(*, prompt: bool = False) -> Iterator[tuple[End, End]]:
+def pair() -> Iterator[tuple[End, End]]:
     """
     Give both ends of a link.
     """
-    links = Links(asyncio.get_running_loop(), prompt=prompt)
+    links = Links(asyncio.get_running_loop())
     ours, theirs = (End(links, sock) for sock in socket.socketpair())
     try:
         yield ours, theirs
@@ -78,7 +78,7 @@ def half() -> Iterator[tuple[End, socket.socket]]:
     """
     Give one end of a link, and a bare socket that reads when the test does.
     """
-    links = Links(asyncio.get_running_loop(), prompt=False)
+    links = Links(asyncio.get_running_loop())
     sock, bare = socket.socketpair()
     end = End(links, sock)
     bare.setblocking(False)
@@ -117,16 +117,6 @@ async def test_what_one_loop_turn_queues_is_written_once() -> None:
         await asyncio.sleep(0)
         assert end.link.pending_bytes == 0
         assert read_all(bare) == b"".join(frames.message("a", b"%d" % n) for n in range(3))
-
-
-async def test_a_prompt_link_has_written_when_send_returns() -> None:
-    """
-    A process without a server may end before its loop turns again.
-    """
-    with pair(prompt=True) as (ours, theirs):
-        ours.link.send_message(frames.message("a", b"1"))
-        assert ours.link.pending_bytes == 0
-        await until(lambda: theirs.payloads == [b"1"])
 
 
 async def test_megabytes_arrive_whole_and_in_order() -> None:
@@ -286,7 +276,7 @@ def test_a_link_may_be_closed_after_its_loop() -> None:
     A broker that is taken from a loop that has ended closes what it had there.
     """
     loop = asyncio.new_event_loop()
-    links = Links(loop, prompt=False)
+    links = Links(loop)
     sock, bare = socket.socketpair()
     end = End(links, sock)
     loop.close()
