@@ -13,7 +13,12 @@ from pathlib import Path
 import pytest
 
 from fairway import metrics
-from fairway.exceptions import ChannelFull, ChannelLayerUnavailable, ConfigurationError
+from fairway.exceptions import (
+    ChannelFull,
+    ChannelLayerUnavailable,
+    ConfigurationError,
+    MessageTooLarge,
+)
 from fairway.layers import IPCChannelLayer
 from fairway.layers.brokers.ipc import IPCBroker
 from fairway.layers.iothread import THREAD_NAME
@@ -403,7 +408,46 @@ async def test_a_directory_may_be_found_at_each_start(place: Path) -> None:
     for name in ("one", "two"):
         await broker.start(*nobody)
         assert len(list((place / "root" / name).glob("*.sock"))) == 1
+        pushed = broker.push("jobs", name.encode(), lifetime=60, capacity=1)
+        assert pushed is not None
+        await pushed
+        assert await broker.pop("jobs") == name.encode()
         await broker.close()
+
+
+async def test_after_a_fork_it_is_another_process(directory: Path) -> None:
+    """
+    The child's broker is closed, knows nobody, and touches neither the loop nor the entry.
+    """
+    async with meeting(directory) as site:
+        parent = await site.enter("a")
+        await site.enter()
+        mesh = parent.mesh
+        loop = asyncio.get_running_loop()
+        for link in mesh.links.open:  # What the child would not have: this is the parent's loop.
+            loop.remove_reader(link._sock.fileno())
+        assert mesh._door._sock is not None
+        loop.remove_reader(mesh._door._sock.fileno())
+        parent.forked()
+        assert (parent.connected, parent.peers, await parent.audience("a")) == (False, 0, 0)
+        assert len(site.sockets()) == 2
+        await parent.begin("b")
+        assert parent.mesh.name != mesh.name
+        (directory / f"{mesh.name}.sock").unlink(missing_ok=True)
+
+
+async def test_a_message_that_no_frame_can_carry_is_refused(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    However large messages a layer allows.
+    """
+    monkeypatch.setattr("fairway.layers.brokers.ipc.frames.FRAME_BYTES_MAX", 1000)
+    async with meeting(directory) as site:
+        first = await site.enter()
+        await site.enter("a")
+        with pytest.raises(MessageTooLarge):
+            first.publish("a", bytes(1000))
 
 
 async def test_it_describes_itself(directory: Path) -> None:

@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 import threading
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -282,6 +283,28 @@ async def test_a_reader_of_interests_that_does_not_read_is_cut_off(directory: Pa
         await first.gets(b"1")
 
 
+async def test_messages_for_one_that_never_answers_are_not_kept_for_ever(directory: Path) -> None:
+    """
+    What waits for a process that stood still from the start goes when it is worth nothing.
+    """
+    async with meeting(directory) as site, beside(site, "a", **QUICK) as (other, thread):
+        late = site.make(**{**QUICK, "silence": 0.1})
+        late._expiry = 0.2
+        with standstill(thread):
+            before = drops("link_silent")
+            await late.begin()
+            link = late.peer(other).out
+            assert link is not None
+            for _ in range(500):
+                late.publish("a", bytes(1000))
+            await until(lambda: not link.open)
+            assert drops("link_silent") > before
+            await until(lambda: late.peer(other).out)
+            late.publish("a", b"lost")
+            assert sum(link.messages for link in late.mesh.links.open) == 0
+        await until(lambda: other.gaps == [("a", None)])
+
+
 # --- Processes that end -----------------------------------------------------------------------
 
 
@@ -348,7 +371,9 @@ async def test_a_child_has_no_part_in_its_parents_links(directory: Path) -> None
     """
     async with meeting(directory) as site:
         first = await site.enter("a")
-        child = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Of threads other tests have left.
+            child = os.fork()
         if child == 0:  # pragma: no cover - seen by its exit status
             mesh = first.mesh
             first.forked()
@@ -378,6 +403,39 @@ async def stranger(directory: Path, member: Member) -> AsyncIterator[socket.sock
         yield sock
     finally:
         sock.close()
+
+
+async def test_a_link_that_is_replaced_is_read_to_its_end_first(directory: Path) -> None:
+    """
+    Who dials again has given up its link; what it sent there before comes before what follows.
+    """
+    async with meeting(directory) as site:
+        first = await site.enter("a")
+        async with stranger(directory, first) as old, stranger(directory, first) as new:
+            new.send(frames.hello("0" * 12))
+            await until(lambda: first.peers)
+            old.send(frames.hello("0" * 12))
+            await until(lambda: len(first.mesh._visitors) == 1)
+            async with stranger(directory, first) as newest:
+                old.send(b"".join(frames.message("a", b"%d" % number) for number in range(3)))
+                newest.send(frames.hello("0" * 12) + frames.message("a", b"3"))
+                await first.gets(b"0", b"1", b"2", b"3")
+                assert first.peers == 1
+
+
+async def test_who_comes_while_one_leaves_is_no_stranger(directory: Path) -> None:
+    """
+    A greeting that arrives after the farewell is neither counted nor answered.
+    """
+    async with meeting(directory) as site:
+        first = await site.enter()
+        before = drops("malformed")
+        async with stranger(directory, first) as sock:
+            await until(lambda: first.mesh._visitors)
+            sock.send(frames.hello("0" * 12) + frames.BEAT)
+            first.mesh._withdraw()
+            await until(lambda: not first.mesh.links.open)
+            assert drops("malformed") == before
 
 
 @pytest.mark.parametrize(
