@@ -39,6 +39,11 @@ ACCEPTS_PER_TURN = 4
 Connections taken in one turn of the loop, so that those that exist get theirs.
 """
 
+DEMAND_SECONDS = 0.001
+"""
+Time between two turns with connections within which there are probably more.
+"""
+
 AHEAD_LOOK_SECONDS = 0.02
 AHEAD_SECONDS_MAX = 0.5
 """
@@ -125,6 +130,7 @@ class Acceptor:
         self._opening: set[Coroutine[Any, Any, Any]] = set()
         self._begun: list[tuple[Coroutine[Any, Any, Any], asyncio.Future[Any]]] = []
         self._batch = 1
+        self._taken_at = -DEMAND_SECONDS
         self._fd_max = 0
         self._until_limit_look = 0
         self._full = False
@@ -166,10 +172,11 @@ class Acceptor:
         Stop, and cut off connections at their handshake.
         """
         self.stop()
-        for coroutine in list(self._opening):
-            coroutine.close()
+        opening = [*self._opening, *(coroutine for coroutine, _ in self._begun)]
         self._opening.clear()
         self._begun.clear()
+        for coroutine in opening:
+            coroutine.close()
 
     def left(self) -> None:
         """
@@ -204,8 +211,7 @@ class Acceptor:
         except OSError as error:
             self._fill(_words(error))
         else:
-            # Looking in vain costs a call of the kernel: look twice only in demand.
-            self._batch = min(2 * self._batch, ACCEPTS_PER_TURN)
+            self._demand()
         if taken:
             # Behind the calls of connection_made, which were scheduled first.
             self._loop.call_soon(self._finish)
@@ -213,6 +219,15 @@ class Acceptor:
                 self._seat.connections = self.open
                 if self._timer is None and self._seat.ahead():
                     self._step_back()
+
+    def _demand(self) -> None:
+        """
+        Take more in the next turn if the last one was just before: looking in vain has its price.
+        """
+        now = self._loop.time()
+        if now < self._taken_at + DEMAND_SECONDS:
+            self._batch = min(2 * self._batch, ACCEPTS_PER_TURN)
+        self._taken_at = now
 
     def _take_socket(self) -> _Taken:
         """
@@ -247,8 +262,6 @@ class Acceptor:
         except Exception as error:  # noqa: BLE001 - the next connection may be better
             close()
             self._failed(error)
-        else:
-            self._opening.add(coroutine)
 
     def _finish(self) -> None:
         """
@@ -257,22 +270,34 @@ class Acceptor:
         begun, self._begun = self._begun, []
         for coroutine, future in begun:
             if future.done():
-                self._go_on(coroutine, future)
+                self._go_on(coroutine)
             else:
-                future.add_done_callback(partial(self._go_on, coroutine))
+                self._wait(coroutine, future)
 
-    def _go_on(self, coroutine: Coroutine[Any, Any, Any], _: asyncio.Future[Any]) -> None:
+    def _wait(self, coroutine: Coroutine[Any, Any, Any], future: asyncio.Future[Any]) -> None:
+        """
+        Go on once a handshake is over.
+        """
+        self._opening.add(coroutine)
+        future.add_done_callback(partial(self._on_handshake, coroutine))
+
+    def _on_handshake(self, coroutine: Coroutine[Any, Any, Any], _: asyncio.Future[Any]) -> None:
+        """
+        Go on, unless all were cut off meanwhile.
+        """
+        if coroutine in self._opening:
+            self._opening.discard(coroutine)
+            self._go_on(coroutine)
+
+    def _go_on(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """
         Run a connection's beginning on, which ends unless it waits again.
         """
-        if coroutine not in self._opening:
-            return
         try:
-            coroutine.send(None).add_done_callback(partial(self._go_on, coroutine))
+            self._wait(coroutine, coroutine.send(None))
         except StopIteration:
-            self._opening.discard(coroutine)
+            pass
         except Exception as error:  # noqa: BLE001 - whatever a handshake may raise
-            self._opening.discard(coroutine)
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
