@@ -170,34 +170,33 @@ class Peer:
             if self.known:
                 metrics.drops.add("link_down")
             return None
-        pending = link.pending_bytes
-        if pending >= self._around.bytes_max:
+        if link.pending_bytes >= self._around.bytes_max:
             metrics.drops.add("link_full")
             self._give_up(link, "full", "its queue is full")
             return None
         link.send_message(frame)
-        return link if pending > self._around.bytes_max >> 1 else None
+        # With this one: it may be larger than the queue.
+        return link if link.pending_bytes > self._around.bytes_max >> 1 else None
 
     def take(self, link: Link, frame: Frame) -> None:
         """
         Heed what it says on the link to it.
         """
-        kind = type(frame)
-        if kind is Interest:
-            self._around.interests.add(self, frame.subject)  # type: ignore[union-attr]
-        elif kind is Disinterest:
-            self._around.interests.discard(self, frame.subject)  # type: ignore[union-attr]
-        elif kind is Ask:
-            link.send(acknowledge(frame.number))  # type: ignore[union-attr]
-        elif kind is Complete:
+        if isinstance(frame, Interest):
+            self._around.interests.add(self, frame.subject)
+        elif isinstance(frame, Disinterest):
+            self._around.interests.discard(self, frame.subject)
+        elif isinstance(frame, Ask):
+            link.send(acknowledge(frame.number))
+        elif isinstance(frame, Complete):
             self._told(link)
-        elif kind is Bye:
+        elif isinstance(frame, Bye):
             self.ended = True
             link.close()
             self._detach("it left")
-        elif kind is not Beat:
+        elif not isinstance(frame, Beat):
             link.close()
-            self.misled(link, f"it sent {kind.__name__} where it does not belong")
+            self.misled(link, f"it sent {type(frame).__name__} where it does not belong")
 
     def lost(self, link: Link, reason: str) -> None:
         """
@@ -281,22 +280,21 @@ class Visitor:
         """
         Heed what it says.
         """
-        kind = type(frame)
         peer = self.peer
         if peer is None:
             self._introduce(frame)
-        elif kind is Message:
-            self._around.receive(frame)  # type: ignore[arg-type]
-        elif kind is Acknowledge:
-            self._around.acknowledged(peer, frame.number)  # type: ignore[union-attr]
-        elif kind is Gap:
+        elif isinstance(frame, Message):
+            self._around.receive(frame)
+        elif isinstance(frame, Acknowledge):
+            self._around.acknowledged(peer, frame.number)
+        elif isinstance(frame, Gap):
             self._around.gap()
-        elif kind is Bye:
+        elif isinstance(frame, Bye):
             peer.ended = True
             link.close()
             self._around.left(self)
-        elif kind is not Beat:
-            self._refuse(f"it sent {kind.__name__} where it does not belong")
+        elif not isinstance(frame, Beat):
+            self._refuse(f"it sent {type(frame).__name__} where it does not belong")
 
     def lost(self, link: Link, reason: str) -> None:
         """
@@ -315,7 +313,7 @@ class Visitor:
         """
         Learn who it is.
         """
-        if type(frame) is not Hello:
+        if not isinstance(frame, Hello):
             self._refuse(f"it began with {type(frame).__name__}")
         elif frame.version != VERSION:
             self._refuse(f"it speaks version {frame.version}, expected {VERSION}")
