@@ -18,7 +18,7 @@ from collections import defaultdict
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from time import monotonic
+from time import monotonic, process_time
 from typing import Any
 
 import uvloop
@@ -321,6 +321,8 @@ class Script:
             "slowest_publish": self.slowest_publish,
             "counters": metrics.snapshot(),
             "memory": resident_bytes(),
+            "descriptors": open_descriptors(),
+            "processor": process_time(),
         }
 
     async def forget(self) -> None:
@@ -355,6 +357,15 @@ class Script:
                 pass
 
         await self.layer.hub.run(block)
+
+    async def move(self, times: int) -> None:
+        """
+        Have the layer move between the thread ``fairway-io`` and this loop, back and forth.
+        """
+        loop = asyncio.get_running_loop()
+        for _ in range(times):
+            await owner.release(loop)
+            await owner.bind(loop)
 
     async def close(self) -> None:
         """
@@ -406,6 +417,13 @@ def resident_bytes() -> int:
     Give the memory of this process.
     """
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def open_descriptors() -> int:
+    """
+    Count the files and sockets of this process.
+    """
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def say(line: dict[str, Any]) -> None:

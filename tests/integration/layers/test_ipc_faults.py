@@ -8,6 +8,8 @@ whole, once and in order; nobody waits for the faulty one longer than stated.
 from __future__ import annotations
 
 import asyncio
+import resource
+import shutil
 from functools import partial
 from typing import Any
 
@@ -106,6 +108,7 @@ async def test_a_restarted_member_is_a_member_again(fleet: Fleet) -> None:
     members = await fleet.start("abc", quick())
     await settle(members, "room")
     others, again = members[:2], members[2]
+    before = [report["descriptors"] for report in await all_do(others, "report")]
     await flood(others, rate=300)
     for _ in range(3):
         await again.kill()
@@ -123,6 +126,11 @@ async def test_a_restarted_member_is_a_member_again(fleet: Fleet) -> None:
     for report in await all_do(others, "report"):
         assert_complete(report, "room", {again.name: 20})
         assert report["gaps"] == []
+    await again.kill()
+    await reach(others, 2, "room")
+    after = [report["descriptors"] for report in await all_do(others, "report")]
+    # Two links to each other process that there is.
+    assert after == [number - 2 for number in before]
 
 
 async def test_what_killed_members_left_is_cleaned_away(fleet: Fleet) -> None:
@@ -180,6 +188,19 @@ async def test_a_short_stop_loses_nothing(fleet: Fleet) -> None:
     assert [report["gaps"] for report in await all_do(members, "report")] == [[], [], []]
 
 
+async def test_a_machine_that_slept_has_lost_nothing(fleet: Fleet) -> None:
+    """When all stand still together, longer than the time of silence, nobody is given up for it."""
+    members = await fleet.start("abc", quick())
+    await settle(members, "room")
+    await flood(members, rate=200)
+    await asyncio.gather(*(member.pause() for member in members))
+    await asyncio.sleep(1.0)
+    for member in members:
+        member.resume()
+    await assert_nothing_lost(members)
+    assert [report["gaps"] for report in await all_do(members, "report")] == [[], [], []]
+
+
 async def test_a_loop_that_stood_still_is_no_lost_link_for_long(fleet: Fleet) -> None:
     """A consumer that blocks its process past the time of silence delays its process alone."""
     members = await fleet.start("abc", quick(join_timeout=JOIN_TIMEOUT))
@@ -206,6 +227,8 @@ async def test_members_may_stop_while_others_begin(fleet: Fleet) -> None:
     await all_do(members[:2], "hear", subject="room", senders={new.name: last})
     for member in members[2:]:
         member.resume()
+    # Nothing is known of what these wanted, and so everything was kept for them.
+    await all_do(members[2:], "hear", subject="room", senders={new.name: last})
     await reach([*members, new], 5, "room")
     await flood([*members, new], rate=50)
     await calm([*members, new], "room")
@@ -240,6 +263,66 @@ async def test_long_stops_end_in_one_gap_each(fleet: Fleet) -> None:
     assert 1 <= gaps.count(("group:room", None)) <= 2
     assert 1 <= gaps.count(("group:quiet", None)) <= 2
     await assert_nothing_lost(others)
+
+
+async def test_nobody_works_for_a_stopped_member(fleet: Fleet) -> None:
+    """While one stands still, and nothing is sent, the others are at rest."""
+    members = await fleet.start("abc", quick(link_bytes_max=65536))
+    await settle(members, "room")
+    stopped, others = members[0], members[1:]
+    await stopped.pause()
+    await others[0].do("flood", groups=["room"], size=16384, count=50)
+    before = [report["processor"] for report in await all_do(others, "report")]
+    await asyncio.sleep(1.0)
+    for began, report in zip(before, await all_do(others, "report"), strict=True):
+        assert report["processor"] - began < 0.2
+
+
+async def test_a_lack_of_descriptors_is_survived(fleet: Fleet) -> None:
+    """One that can take nobody in does not keep trying all the time, nor delay a new one."""
+    members = await fleet.start("ab", quick(join_timeout=JOIN_TIMEOUT))
+    await settle(members, "room")
+    short, other = members
+    assert short.process is not None
+    before = await short.do("report")
+    limits = resource.prlimit(short.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(
+        short.process.pid, resource.RLIMIT_NOFILE, (before["descriptors"] - 1, limits[1])
+    )
+    (new,) = await fleet.start("c", quick(join_timeout=JOIN_TIMEOUT))
+    join = await new.do("join", groups=["room"])
+    assert join["slowest"] < 2 * JOIN_TIMEOUT + MARGIN
+    await reach([other], 3, "room")
+    last = await other.do("send", group="room", count=10)
+    await all_do([short, new], "hear", subject="room", senders={other.name: last})
+    await asyncio.sleep(0.5)
+    resource.prlimit(short.process.pid, resource.RLIMIT_NOFILE, limits)
+    await reach([*members, new], 3, "room")
+    assert (await short.do("report"))["processor"] - before["processor"] < 0.3
+    await flood([*members, new], rate=100)
+    await assert_nothing_lost([*members, new])
+
+
+@pytest.mark.parametrize("what", ["directory", "sockets"])
+async def test_a_directory_cleared_under_running_processes_fills_again(
+    fleet: Fleet, what: str
+) -> None:
+    """Whoever clears /tmp breaks no link, and those who come later meet those who were there."""
+    members = await fleet.start("ab", quick())
+    await settle(members, "room")
+    await flood(members, rate=200)
+    if what == "directory":
+        shutil.rmtree(fleet.directory)
+    else:
+        for name in sockets_in(fleet.directory):
+            (fleet.directory / name).unlink()
+    (new,) = await fleet.start("c", quick())
+    await new.do("join", groups=["room"])
+    await reach([*members, new], 3, "room")
+    await assert_nothing_lost(members)
+    assert [report["gaps"] for report in await all_do(members, "report")] == [[], []]
+    last = await new.do("send", group="room", count=10)
+    await all_do(members, "hear", subject="room", senders={new.name: last})
 
 
 async def test_messages_of_a_megabyte_cut_by_a_kill_reach_nobody_in_part(fleet: Fleet) -> None:

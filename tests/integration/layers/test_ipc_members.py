@@ -54,6 +54,38 @@ async def test_messages_of_a_megabyte_arrive_whole(fleet: Fleet) -> None:
         assert report["gaps"] == []
 
 
+async def test_messages_larger_than_a_queue_are_paced_too(fleet: Fleet) -> None:
+    """One message may fill the queue of a link many times, and the next waits for it."""
+    members = await fleet.start("abc", quick(link_bytes_max=65536))
+    await settle(members, "room")
+    await all_do(members, "flood", groups=["room"], size=1_000_000, count=10)
+    last = await calm(members, "room")
+    for report in await all_do(members, "report"):
+        assert_complete(report, "room", last)
+        assert report["gaps"] == []
+
+
+async def test_a_layer_that_moves_between_loops_is_heard_in_full(fleet: Fleet) -> None:
+    """While its hub moves it sends on, all of that arrives, and what it misses is counted."""
+    members = await fleet.start("abc", quick())
+    await settle(members, "room")
+    moving, others = members[0], members[1:]
+    floods = [
+        await member.begin("flood", groups=["room"], rate=500, count=500) for member in members
+    ]
+    await moving.do("move", times=5)
+    sent = await asyncio.gather(*floods)
+    await all_do(others, "hear", subject="room", senders={moving.name: sent[0]["room"]})
+    for report in await all_do(others, "report"):
+        assert_complete(report, "room", {moving.name: 500})
+        assert_complete(report, "room", {other.name: 500 for other in others})
+    report = await moving.do("report")
+    heard = [report["heard"]["room"][other.name] for other in others]
+    assert not any(one["repeated"] or one["torn"] for one in heard)
+    holes = sum(after - before - 1 for one in heard for before, after in one["holes"])
+    assert holes == sum(lost or 0 for _, lost in report["gaps"])
+
+
 async def test_a_join_that_returned_misses_nothing(fleet: Fleet) -> None:
     """Whatever others begin to send once a join has returned arrives, however much they send."""
     members = await fleet.start("abcd", quick())
