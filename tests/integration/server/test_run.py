@@ -288,3 +288,12 @@ class TestFailingStart:
         with pytest.raises(ZeroDivisionError):
             Server(ServerOptions(port=port), load).run()
         socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_worn_at_different_times() -> None:
+    """
+    Workers that started together are worn at different times, a tenth earlier or later at most.
+    """
+    numbers = {run_module._jittered(1000) for _ in range(100)}
+    assert 900 <= min(numbers) < max(numbers) <= 1100
+    assert (run_module._jittered(1), run_module._jittered(0)) == (1, 0)
