@@ -234,7 +234,7 @@ class IPCBroker(Broker):
         if subject in self._subjects:
             self.received += 1
             self._deliver(subject, payload)
-        elif not (mesh.peers or self._solitude_told):
+        elif not (mesh.peers or self._solitude_told or len(self._subjects) > 1):
             self._tell_solitude()
         return mesh.pace(crowded) if crowded else None
 
@@ -277,7 +277,7 @@ class IPCBroker(Broker):
         """
         Say once that a process which only publishes has found nobody to publish to.
 
-        Not in a server, where it means that no browser is connected yet.
+        One without members is subscribed to its own subject alone. Not in a server, where it means that no browser is connected yet.
         """
         self._solitude_told = True
         if threading.current_thread().name == THREAD_NAME:

@@ -10,6 +10,8 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from fairway.layers.brokers.ipc import frames
 from fairway.layers.brokers.ipc.frames import Frame, Message
 from fairway.layers.brokers.ipc.links import Link, Links
@@ -219,6 +221,24 @@ async def test_a_write_to_an_end_that_is_gone_does_not_raise() -> None:
         end.link.send_message(frames.message("a", b"2"))
         await until(lambda: end.lost_by)
         assert end.link.unsent_messages() == 2
+
+
+@pytest.mark.parametrize("answers", [0, 1, 1000])
+async def test_an_end_that_goes_while_it_is_written_to_is_noticed(
+    answers: int,
+) -> None:
+    """
+    At once, whatever it has left unread and unwritten.
+    """
+    with half() as (end, bare):
+        end.link.send_message(frames.message("a", bytes(2_000_000)))
+        await asyncio.sleep(0.01)
+        assert end.link.pending_bytes
+        bare.send(frames.BEAT * answers)
+        bare.close()
+        await until(lambda: end.lost_by)
+        assert len(end.frames) == answers
+        assert end.link.unsent_messages() == 1
 
 
 async def test_nonsense_closes_the_link_and_what_came_before_counts() -> None:
