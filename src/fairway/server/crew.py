@@ -98,6 +98,45 @@ class Crew:
             tasks.create_task(self._replace_when_due())
         raise AssertionError("the tasks of a supervisor do not end by themselves")
 
+    def renew(self) -> None:
+        """
+        Have every worker replaced, one after another, each once its successor serves.
+        """
+        self._generation += 1
+        self._due.set()
+
+    def reap(self) -> None:
+        """
+        Forget the processes that have ended.
+        """
+        for process in [process for process in self._processes if process.reap()]:
+            self._processes.remove(process)
+            self._free_seats.release()
+            self._ended.set()
+
+    def end(self) -> None:
+        """
+        Tell every worker to drain.
+        """
+        within = self._options.drain_delay + self._grace()
+        for process in self._processes:
+            process.end(within=within)
+
+    def hurry(self, seconds: float) -> None:
+        """
+        Tell every worker to end at once, and kill those that did not in so many seconds.
+        """
+        for process in self._processes:
+            process.hurry(within=seconds)
+
+    async def wait_ended(self) -> None:
+        """
+        Wait until there is no process left.
+        """
+        while self._processes:
+            self._ended.clear()
+            await self._ended.wait()
+
     async def _keep(self, slot: Slot) -> None:
         """
         See to it that a slot has a process, and start another one when that is gone.
@@ -172,6 +211,7 @@ class Crew:
             return True
         if new is not None:
             log.logger.error("%s %s; the others stay as they are", new, new.outcome())
+        # What failed for one would fail for the others: all of them count as replaced.
         for process in self._processes:
             process.generation = self._generation
         if old is not None and old.worn:
@@ -272,45 +312,6 @@ class Crew:
         Name the processes that serve.
         """
         return ", ".join(str(slot.process.pid) for slot in self._slots if slot.process)
-
-    def renew(self) -> None:
-        """
-        Have every worker replaced, one after another, each once its successor serves.
-        """
-        self._generation += 1
-        self._due.set()
-
-    def reap(self) -> None:
-        """
-        Forget the processes that have ended.
-        """
-        for process in [process for process in self._processes if process.reap()]:
-            self._processes.remove(process)
-            self._free_seats.release()
-            self._ended.set()
-
-    def end(self) -> None:
-        """
-        Tell every worker to drain.
-        """
-        within = self._options.drain_delay + self._grace()
-        for process in self._processes:
-            process.end(within=within)
-
-    def hurry(self, seconds: float) -> None:
-        """
-        Tell every worker to end at once, and kill those that did not in so many seconds.
-        """
-        for process in self._processes:
-            process.hurry(within=seconds)
-
-    async def wait_ended(self) -> None:
-        """
-        Wait until there is no process left.
-        """
-        while self._processes:
-            self._ended.clear()
-            await self._ended.wait()
 
 
 def _failure(first: WorkerProcess | None) -> int:
