@@ -21,6 +21,7 @@ from fairway.options import ServerOptions, validate
 from fairway.server import listen
 from fairway.server.lifespan import Lifespan
 from fairway.server.place import Alone
+from fairway.server.proxies import Proxies
 from fairway.server.worker import Worker
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ class Server:
         options = self._options
         validate(options)
         tls = listen.tls_context(options)
+        # Each worker makes its own: this is to find mistakes before the application is loaded.
+        Proxies(options.trusted_proxies)
         factory = _loop_factory(options.loop)
         with self._place.open(options) as sock:
             try:

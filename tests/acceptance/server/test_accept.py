@@ -136,6 +136,34 @@ class TestEven:
         assert max(held.values()) <= 1.5 * min(held.values()), held
 
 
+class TestFigures:
+    """
+    What a monitor on this machine sees.
+    """
+
+    async def test_all_workers_from_one_connection(self, serve: Start) -> None:
+        """
+        Whichever worker is asked shows the others too, at most a second old.
+        """
+        server = await serve("--workers", "2", "--metrics-path", "/figures")
+        peers = [await server.connect(request()) for _ in range(12)]
+        held = Counter([int((await peer.response()).body) for peer in peers])
+        shown: dict[str, int] = {}
+        async with asyncio.timeout(5):
+            while sorted(shown.values()) != sorted(held.values()):
+                await asyncio.sleep(0.1)
+                text = (await peers[0].get("/figures")).body.decode()
+                found = re.findall(
+                    r'^fairway_connections_open\{worker="(\d)"\} (\d+)$', text, re.MULTILINE
+                )
+                shown = {worker: int(count) for worker, count in found}
+        assert set(shown) == {"1", "2"}
+        assert "\nfairway_workers 2\n" in text
+        # A proxy's client gets what the application says.
+        peer = await server.connect(request("/figures", "x-forwarded-for: 192.0.2.1"))
+        assert int((await peer.response()).body) in server.pids
+
+
 async def echoes(peers: list[WebSocket]) -> None:
     """
     Every WebSocket gets its message back.

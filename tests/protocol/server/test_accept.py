@@ -79,6 +79,26 @@ class TestLimit:
         await until(lambda: acceptor.open == 0 and not served.worker.connections)
         assert not acceptor._opening
 
+    async def test_one_that_cannot_begin_is_closed(
+        self, served: Served, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        Its descriptor is given back, the fault reported, and the next connection served.
+        """
+        reported: list[dict[str, Any]] = []
+        served.worker.loop.set_exception_handler(lambda _, context: reported.append(context))
+        acceptor = served.worker._acceptor
+        assert acceptor is not None
+        make = acceptor._make
+        monkeypatch.setattr(acceptor, "_make", lambda _: 1 / 0)
+        peer = await served.connect()
+        assert await peer.rest() == b""
+        assert [type(context["exception"]) for context in reported] == [ZeroDivisionError]
+        assert acceptor.open == 0
+        monkeypatch.setattr(acceptor, "_make", make)
+        peer = await served.connect()
+        assert (await peer.get("/-/health")).status == 200
+
     async def test_a_loop_that_cannot_watch_sockets(
         self, app: Puppet, monkeypatch: pytest.MonkeyPatch
     ) -> None:
