@@ -277,7 +277,8 @@ class IPCBroker(Broker):
         """
         Say once that a process which only publishes has found nobody to publish to.
 
-        One without members is subscribed to its own subject alone. Not in a server, where it means that no browser is connected yet.
+        One without members is subscribed to its own subject alone. Not in a server, where it
+        means that no browser is connected yet.
         """
         self._solitude_told = True
         if threading.current_thread().name == THREAD_NAME:
