@@ -101,6 +101,23 @@ async def test_origins_on_the_wire(
     assert await status(served, "/ws/", *fields) == expected
 
 
+async def test_origins_behind_a_trusted_proxy() -> None:
+    """The server takes the scheme from a proxy it trusts, so no setting of Django is needed."""
+    served = await harness.serve(Application(Pages()), trusted_proxies=("127.0.0.1",))
+    https = "X-Forwarded-Proto: https"
+    statuses = [
+        await status(served, "/ws/", *fields)
+        for fields in (
+            (https, "Origin: https://a"),
+            (https, "Origin: http://a"),
+            ("Origin: https://a",),
+            ("Origin: http://a",),
+        )
+    ]
+    await served.close()
+    assert statuses == [101, 403, 403, 101]
+
+
 @pytest.mark.parametrize(
     ("given", "field", "expected", "line"),
     [
