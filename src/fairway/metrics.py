@@ -233,7 +233,13 @@ delivered_uninterested = Counter(
 members_lost = Counter(
     "fairway_members_lost_total", "Members removed because their event loop had ended."
 )
-gaps = Counter("fairway_gaps_total", "Messages known to be lost between processes.")
+missing = Counter(
+    "fairway_missing_total",
+    "Messages missing between others of one sender: lost between processes.",
+)
+gaps = Counter(
+    "fairway_gaps_total", "Breaks after which messages to a subject may be missing, however many."
+)
 joins_unconfirmed = Counter(
     "fairway_joins_unconfirmed_total",
     "Joins that another process did not acknowledge in time.",

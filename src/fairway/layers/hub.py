@@ -472,9 +472,14 @@ class Hub:
 
     def _on_gap(self, subject: str, lost: int | None) -> None:
         """
-        Count messages that are known to be lost between processes.
+        Count messages that were lost between processes, or that some may have been.
+
+        After a break that says nothing of their number, holes in the numbers will.
         """
-        metrics.gaps.value += lost or 1
+        if lost is None:
+            metrics.gaps.value += 1
+        else:
+            metrics.missing.value += lost
         self._notices.say(
             "gap", "%s messages of %r were lost on their way", lost or "some", subject
         )
