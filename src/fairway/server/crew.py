@@ -7,7 +7,9 @@ What ends or renews them, signals and systemd, is in ``supervisor``; one of them
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fairway.server import listen, log
@@ -108,11 +110,21 @@ class Crew:
     def reap(self) -> None:
         """
         Forget the processes that have ended.
+
+        This process may have other children: those that it had as a command, and in a container
+        all whose parent is gone. Nobody else would take them from the list of processes.
         """
         for process in [process for process in self._processes if process.reap()]:
             self._processes.remove(process)
             self._free_seats.release()
             self._ended.set()
+        own = {process.pid for process in self._processes}
+        with suppress(ChildProcessError):
+            while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if found.si_pid in own:
+                    # It ended just now; another signal tells of it.
+                    break
+                os.waitpid(found.si_pid, 0)
 
     def end(self) -> None:
         """
