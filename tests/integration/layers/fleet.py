@@ -63,6 +63,7 @@ class Member:
         name: The name its messages carry; another one after each start.
         channel: The channel that hears what it joins.
         done: Queue and number of each job it said it took.
+        still: Whether it said that its loop stands still, some time or other.
     """
 
     def __init__(self, label: str, directory: Path, options: dict[str, Any]) -> None:
@@ -72,6 +73,7 @@ class Member:
         self.name = label
         self.channel = ""
         self.done: list[tuple[str, int]] = []
+        self.still = False
         self.starts = 0
         self.process: asyncio.subprocess.Process | None = None
         self.log = Path(f"{directory}.{label}.log")
@@ -208,6 +210,8 @@ class Member:
         assert self._ready is not None
         if "ready" in line:
             self._ready.set_result(line["ready"])
+        elif "still" in line:
+            self.still = True
         elif "queue" in line:
             self.done.append((line["queue"], line["number"]))
         else:

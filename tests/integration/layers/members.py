@@ -25,7 +25,7 @@ import uvloop
 
 from fairway import metrics
 from fairway.layers import owner
-from fairway.layers.brokers.ipc import IPCBroker
+from fairway.layers.brokers.ipc import IPCBroker, mesh
 from fairway.layers.codec import Envelope, Kind
 from fairway.layers.layer import ChannelLayer
 from fairway.options import IPCOptions, LayerOptions
@@ -139,6 +139,8 @@ class Script:
     def __init__(self, directory: Path, options: dict[str, Any]) -> None:
         self.name: str = options["name"]
         self.served: bool = options.get("served", True)
+        # Tests that must lose nothing may run where everybody gets the processor rarely.
+        mesh.PACE_SECONDS = options.get("pace_seconds", mesh.PACE_SECONDS)
         layer_options = LayerOptions(**options.get("layer", {}))
         self.broker = IPCBroker(
             directory,
@@ -348,11 +350,12 @@ class Script:
 
     async def stand_still(self, seconds: float) -> None:
         """
-        Block the loop that the layer is on, as a consumer with a fault does.
+        Block the loop that the layer is on, as a consumer with a fault does, and say so first.
         """
-        until = monotonic() + seconds
 
         def block() -> None:
+            say({"still": seconds})
+            until = monotonic() + seconds
             while monotonic() < until:
                 pass
 

@@ -207,6 +207,7 @@ async def test_a_loop_that_stood_still_is_no_lost_link_for_long(fleet: Fleet) ->
     await settle(members, "room")
     await flood(members, rate=100)
     blocking = await members[0].begin("stand_still", seconds=1.2)
+    await until(lambda: members[0].still)
     assert await slowest_join(members[1], "during", 4) < JOIN_TIMEOUT + MARGIN
     await asyncio.wait_for(blocking, 10)
     await hears_anew(members[0], members[1:])

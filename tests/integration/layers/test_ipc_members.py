@@ -23,6 +23,7 @@ from tests.integration.layers.fleet import (
 
 pytestmark = pytest.mark.one_loop
 
+PATIENT = {"pace_seconds": 4.5}
 MARGIN = 0.75
 """
 Seconds that a busy machine may add to a time that is promised.
@@ -43,7 +44,7 @@ async def test_sixteen_processes_hear_each_other_in_full(fleet: Fleet) -> None:
 
 async def test_messages_of_a_megabyte_arrive_whole(fleet: Fleet) -> None:
     """The largest message there may be, from and to four processes at once."""
-    members = await fleet.start("abcd", quick())
+    members = await fleet.start("abcd", {**quick(), **PATIENT})
     await join_all(members, "room")
     # The head of the message is content, too, of the 1,048,576 bytes.
     await all_do(members, "flood", groups=["room"], size=1_048_400, count=12)
@@ -56,7 +57,7 @@ async def test_messages_of_a_megabyte_arrive_whole(fleet: Fleet) -> None:
 
 async def test_messages_larger_than_a_queue_are_paced_too(fleet: Fleet) -> None:
     """One message may fill the queue of a link many times, and the next waits for it."""
-    members = await fleet.start("abc", quick(link_bytes_max=65536))
+    members = await fleet.start("abc", {**quick(link_bytes_max=65536), **PATIENT})
     await settle(members, "room")
     await all_do(members, "flood", groups=["room"], size=1_000_000, count=10)
     last = await calm(members, "room")
@@ -112,6 +113,26 @@ async def test_a_join_that_returned_misses_nothing(fleet: Fleet) -> None:
         assert heard["count"] == heard["last"] - heard["first"] + 1
 
 
+async def test_a_join_waits_for_those_who_are_busy(fleet: Fleet) -> None:
+    """Even one whose loop stands still while it is joined sends to the group from then on."""
+    members = await fleet.start("abc", quick())
+    await settle(members, "room")
+    joiner, *busy = members
+    floods = [await sender.begin("flood", groups=["new"], rate=1000) for sender in busy]
+    blocking = [await sender.begin("stand_still", seconds=0.5) for sender in busy]
+    await until(lambda: all(sender.still for sender in busy))
+    joined = await joiner.do("join", groups=["new"])
+    await asyncio.gather(*blocking)
+    firsts = [await sender.do("first_after", group="new", at=joined["at"]) for sender in busy]
+    assert await all_do(busy, "calm")
+    for sender, first, flood in zip(busy, firsts, floods, strict=True):
+        last = (await flood)["new"]
+        await joiner.do("hear", subject="new", senders={sender.name: last})
+        heard = (await joiner.do("report"))["heard"]["new"][sender.name]
+        assert heard["first"] <= (first or last)
+    assert 0.1 < joined["slowest"] < 4
+
+
 async def test_a_thousand_joins_at_once_are_confirmed_in_time(fleet: Fleet) -> None:
     """Three processes join a thousand groups each; then each group's next message reaches all."""
     members = await fleet.start("abc", quick())
@@ -155,7 +176,7 @@ async def test_messages_to_channels_of_other_processes_keep_their_order(fleet: F
 
 async def test_a_flood_is_paced_and_loses_nothing(fleet: Fleet) -> None:
     """Processes that send as fast as they can wait for those that read, instead of dropping."""
-    members = await fleet.start("abc", quick(link_bytes_max=262144))
+    members = await fleet.start("abc", {**quick(link_bytes_max=262144), **PATIENT})
     await settle(members, "room")
     await all_do(members, "flood", groups=["room"], size=4096, count=1500)
     last = await calm(members, "room")

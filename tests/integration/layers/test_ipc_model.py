@@ -22,6 +22,7 @@ import uvloop
 from hypothesis import HealthCheck, Phase, settings, strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     precondition,
     rule,
     run_state_machine_as_test,
@@ -34,14 +35,18 @@ T = TypeVar("T")
 LABELS = "abcd"
 JOIN_TIMEOUT = 1.0
 MARGIN = 1.0
-OPTIONS = quick(join_timeout=JOIN_TIMEOUT, silence=3.0, link_bytes_max=65536)
+OPTIONS = {
+    **quick(join_timeout=JOIN_TIMEOUT, silence=3.0, link_bytes_max=65536),
+    "pace_seconds": JOIN_TIMEOUT,
+}
 BIG = 16384
 """
 Bytes of a message of which a few dozen fill what lies between two processes.
 """
 
+GROUPS = ("one", "two")
 members = st.integers(0, len(LABELS) - 1)
-groups = st.sampled_from(["one", "two"])
+choices = st.integers(0, 7)
 numbers = count(1)
 
 
@@ -126,58 +131,72 @@ class Crowd(RuleBasedStateMachine):
         """
         return [process for process in self.processes if process.runs]
 
-    def some(self, number: int) -> Process:
+    @property
+    def living(self) -> list[Process]:
         """
-        Choose a process that runs.
+        The processes that were not killed.
         """
-        return self.running[number % len(self.running)]
+        return [process for process in self.processes if not process.dead]
+
+    @property
+    def inside(self) -> list[tuple[Process, str]]:
+        """
+        Processes that run with each group they are in.
+        """
+        return [(process, group) for process in self.running for group in sorted(process.joined)]
+
+    @property
+    def outside(self) -> list[tuple[Process, str]]:
+        """
+        Processes that run with each group they are not in.
+        """
+        inside = self.inside
+        everywhere = [(process, group) for process in self.running for group in GROUPS]
+        return [pair for pair in everywhere if pair not in inside]
 
     # --- Rules -------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.running)
-    @rule(who=members, group=groups)
-    def join(self, who: int, group: str) -> None:
-        """A join returns in time, whoever stands still."""
-        process = self.some(who)
-        joined = self.do(process, "join", groups=[self.prefix + group])
-        # A process that has just begun waits for the others once more.
-        assert joined["slowest"] < 2 * JOIN_TIMEOUT + MARGIN
-        process.joined.add(group)
+    @initialize(two=st.sets(members))
+    def begin(self, two: set[int]) -> None:
+        """All are in one group, and some in another."""
+        for number, process in enumerate(self.processes):
+            self.enter(process, "one")
+            if number in two:
+                self.enter(process, "two")
 
-    @precondition(lambda self: self.running)
-    @rule(who=members, group=groups)
-    def leave(self, who: int, group: str) -> None:
+    @precondition(lambda self: self.outside)
+    @rule(which=choices)
+    def join(self, which: int) -> None:
+        """A join returns in time, whoever stands still."""
+        process, group = choose(self.outside, which)
+        self.enter(process, group)
+
+    @precondition(lambda self: self.inside)
+    @rule(which=choices)
+    def leave(self, which: int) -> None:
         """One that left hears nothing more."""
-        process = self.some(who)
+        process, group = choose(self.inside, which)
         self.do(process, "leave", groups=[self.prefix + group])
         process.joined.discard(group)
         for key in [key for key in process.must if key[0] == group]:
             del process.must[key]
         process.may_miss = {key for key in process.may_miss if key[0] != group}
 
-    @precondition(lambda self: self.running)
-    @rule(who=members, group=groups, times=st.integers(1, 5), big=st.booleans())
-    def send(self, who: int, group: str, times: int, big: bool) -> None:
+    @rule(who=choices, group=st.sampled_from(GROUPS), times=st.integers(1, 5))
+    def send(self, who: int, group: str, times: int) -> None:
         """Whoever is in the group and in touch must get it."""
-        sender = self.some(who)
-        times, size = (30 + times, BIG) if big else (times, 0)
-        last = self.do(sender, "send", group=self.prefix + group, count=times, size=size)
-        self.sent[group, sender.name] = last
-        for process in self.processes:
-            if group not in process.joined:
-                continue
-            in_touch = process.runs and process.clean and sender.clean
-            if process is sender or in_touch:
-                first, _ = process.must.get((group, sender.name), (last - times + 1, 0))
-                process.must[group, sender.name] = first, last
-            else:
-                process.may_miss.add((group, sender.name))
+        self.publish(choose(self.running, who), group, times, 0)
 
-    @precondition(lambda self: len(self.running) > 1)
-    @rule(who=members)
+    @rule(who=choices, group=st.sampled_from(GROUPS), times=st.integers(20, 40))
+    def send_much(self, who: int, group: str, times: int) -> None:
+        """As well when it is more than what a stopped process leaves room for."""
+        self.publish(choose(self.running, who), group, times, BIG)
+
+    @precondition(lambda self: len(self.running) > 2)
+    @rule(who=choices)
     def pause(self, who: int) -> None:
         """A process is stopped."""
-        process = self.some(who)
+        process = choose(self.running, who)
         self.run(process.member.pause())
         process.paused, process.clean = True, False
         self.excuse_all(process)
@@ -191,13 +210,11 @@ class Crowd(RuleBasedStateMachine):
                 process.member.resume()
                 process.paused = False
 
-    @precondition(lambda self: len(self.running) > 1)
-    @rule(who=members)
+    @precondition(lambda self: len(self.living) > 2 and len(self.running) > 1)
+    @rule(who=choices)
     def kill(self, who: int) -> None:
         """A process is killed, stopped or not."""
-        process = self.processes[who]
-        if process.dead or self.running == [process]:
-            return
+        process = choose(self.living, who)
         self.run(process.member.kill())
         self.excuse_all(process)
         process.dead, process.paused = True, False
@@ -205,7 +222,7 @@ class Crowd(RuleBasedStateMachine):
         process.must.clear()
         process.may_miss.clear()
 
-    @precondition(lambda self: any(process.dead for process in self.processes))
+    @precondition(lambda self: len(self.living) < len(self.processes))
     @rule()
     def restart(self) -> None:
         """The processes that were killed are started anew."""
@@ -214,9 +231,7 @@ class Crowd(RuleBasedStateMachine):
         for process in dead:
             process.dead, process.clean = False, True
 
-    @precondition(
-        lambda self: any(process.runs and not process.clean for process in self.processes)
-    )
+    @precondition(lambda self: any(not process.clean for process in self.running))
     @rule()
     def meet(self) -> None:
         """Those that run find each other again, by themselves."""
@@ -224,16 +239,41 @@ class Crowd(RuleBasedStateMachine):
         for process in self.running:
             process.clean = True
 
-    @precondition(lambda self: self.running)
-    @rule(who=members)
-    def check(self, who: int) -> None:
-        """What must have arrived at a process is there, and nothing is there that must not be."""
-        process = self.some(who)
-        for (group, sender), (_, last) in process.must.items():
-            self.do(process, "hear", subject=self.prefix + group, senders={sender: last})
-        self.compare(process, self.do(process, "report"))
+    @precondition(lambda self: any(process.must for process in self.running))
+    @rule()
+    def check(self) -> None:
+        """What must have arrived is there, and nothing is there that must not be."""
+        for process in self.running:
+            for (group, sender), (_, last) in process.must.items():
+                self.do(process, "hear", subject=self.prefix + group, senders={sender: last})
+            self.compare(process, self.do(process, "report"))
 
     # --- Helpers -----------------------------------------------------------------------------
+
+    def enter(self, process: Process, group: str) -> None:
+        """
+        Have a process join a group.
+        """
+        joined = self.do(process, "join", groups=[self.prefix + group])
+        # A process that has just begun waits for the others once more.
+        assert joined["slowest"] < 2 * JOIN_TIMEOUT + MARGIN
+        process.joined.add(group)
+
+    def publish(self, sender: Process, group: str, times: int, size: int) -> None:
+        """
+        Have a process send to a group, and note who must get it and who may miss it.
+        """
+        last = self.do(sender, "send", group=self.prefix + group, count=times, size=size)
+        self.sent[group, sender.name] = last
+        for process in self.processes:
+            if group not in process.joined:
+                continue
+            key = group, sender.name
+            if process is sender or (process.runs and process.clean and sender.clean):
+                first, _ = process.must.get(key, (last - times + 1, 0))
+                process.must[key] = first, last
+            else:
+                process.may_miss.add(key)
 
     def excuse_all(self, process: Process) -> None:
         """
@@ -272,7 +312,7 @@ class Crowd(RuleBasedStateMachine):
         """
         assert report["slowest_publish"] < JOIN_TIMEOUT + MARGIN
         heard_in = {name: heard for name, heard in report["heard"].items() if heard}
-        for group in ("one", "two"):
+        for group in GROUPS:
             senders = heard_in.pop(self.prefix + group, {})
             assert group in process.joined or not senders
             holes = 0
@@ -315,11 +355,17 @@ class Crowd(RuleBasedStateMachine):
         self.resume()
         self.restart()
         self.meet()
-        for number in range(len(self.processes)):
-            self.check(number)
+        self.check()
         real = [process.member for process in self.processes]
-        self.run(all_do(real, "leave", groups=[self.prefix + "one", self.prefix + "two"]))
+        self.run(all_do(real, "leave", groups=[self.prefix + group for group in GROUPS]))
         self.run(all_do(real, "forget"))
+
+
+def choose(some: list[T], which: int) -> T:
+    """
+    Take one of a list, whichever number is given.
+    """
+    return some[which % len(some)]
 
 
 async def start_all(real: Iterable[Member]) -> None:
@@ -343,14 +389,14 @@ def real() -> Iterator[tuple[asyncio.Runner, list[Member]]]:
 
 
 @pytest.mark.fault
-@pytest.mark.slow(60, reason="plays many faults on real processes, one after the other")
+@pytest.mark.slow(90, reason="plays many faults on real processes, one after the other")
 def test_processes_do_as_the_model_says(real: tuple[asyncio.Runner, list[Member]]) -> None:
     """Whatever happens to them, in whichever order, processes lose nothing but what they may."""
     run_state_machine_as_test(
         lambda: Crowd(*real),  # type: ignore[arg-type]
         settings=settings(
-            max_examples=20,
-            stateful_step_count=15,
+            max_examples=30,
+            stateful_step_count=20,
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
         ),

@@ -294,7 +294,7 @@ async def test_a_child_that_outlives_its_killed_parent_does_not_stand_in_for_it(
     fleet: Fleet,
 ) -> None:
     """Though the child holds copies of its sockets, the parent is missed, and joins stay short."""
-    members = await fleet.start("ab", quick())
+    members = await fleet.start("ab", quick(silence=60))  # It must not take silence to find out.
     await settle(members, "room")
     script = await run(
         """
