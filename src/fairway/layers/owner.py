@@ -369,12 +369,19 @@ class Owner:
         """
         End on another loop, which may have ended itself.
         """
+        late = False
+
+        async def part() -> None:
+            if not late:  # Else it would end what has begun on another loop meanwhile.
+                await self._part()
+
         try:
-            parted = asyncio.wrap_future(_start_on(loop, self._part))
+            parted = asyncio.wrap_future(_start_on(loop, part))
             await asyncio.wait_for(parted, PARTING_SECONDS)
         except (RuntimeError, ChannelLayerUnavailable):
             return  # It has ended, and what was on it with it.
         except TimeoutError:
+            late = True
             logger.warning("the loop that owned a channel layer stands still; taken over from it")
 
     async def _part(self) -> None:

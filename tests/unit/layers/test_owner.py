@@ -332,7 +332,8 @@ async def test_a_loop_that_stands_still_is_taken_over_from(
     A hub waits only so long for its old loop to let it go.
     """
     monkeypatch.setattr(module, "PARTING_SECONDS", 0.05)
-    owner = Owner(Resident())
+    resident = Resident()
+    owner = Owner(resident)
     await result(owner.enter(int))
     other = LoopThread()
     with other:
@@ -341,7 +342,10 @@ async def test_a_loop_that_stands_still_is_taken_over_from(
         other.loop.call_soon_threadsafe(go_on.wait)
         async with bound() as here:
             assert owner.loop is here
-        go_on.set()
+            go_on.set()
+            await other.run(asyncio.sleep(0))
+            assert resident.events[-1] == ("arrive", here)  # The old loop ends it no more.
+            assert owner.loop is here
         await other.run(release(other.loop))
     assert "stands still" in caplog.text
 

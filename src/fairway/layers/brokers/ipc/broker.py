@@ -92,7 +92,8 @@ class IPCBroker(Broker):
         self._on_state: OnState = _nobody
         self._directory: Path | None = None
         self._queues: SQLiteQueues | None = None
-        self._reading = threading.Lock()
+        # Entered a second time where it lets a reader be collected that nobody awaits any more.
+        self._reading = threading.RLock()
         self._readers: Counter[str] = Counter()
         self._pushing: set[Future[None]] = set()
         self._solitude_told = False
@@ -145,16 +146,18 @@ class IPCBroker(Broker):
 
         Readers of queues go on waiting, as they do while the hub moves to another loop.
         """
+        if self._pushing:
+            # Before the mesh, by which readers elsewhere learn of them.
+            pushing = [asyncio.wrap_future(push) for push in self._pushing]
+            await asyncio.wait(pushing, timeout=PARTING_SECONDS / 2)
         mesh, self._mesh = self._mesh, None
         self.connected = False
         leaving: list[Awaitable[object]] = [] if mesh is None else [mesh.close()]
         if self._queues is not None and not self._readers:
             leaving.append(self._queues.close(PARTING_SECONDS))
-        elif self._pushing:
-            pushing = [asyncio.wrap_future(push) for push in list(self._pushing)]
-            leaving.append(asyncio.wait(pushing, timeout=PARTING_SECONDS))
         await asyncio.gather(*leaving)
-        self._deliver = _nobody
+        if self._mesh is None:  # Else it was taken over meanwhile.
+            self._deliver = _nobody
 
     def forked(self) -> None:
         """
@@ -175,6 +178,7 @@ class IPCBroker(Broker):
         self._mesh = None
         if mesh is None or loop is None:
             return
+        mesh.retire()
         try:
             loop.call_soon_threadsafe(mesh.abandon)
         except RuntimeError:
@@ -242,7 +246,7 @@ class IPCBroker(Broker):
         """
         Give the number of processes that a publish to a subject reaches at present.
         """
-        others = 0 if self._mesh is None else self._mesh.interests.known(subject)
+        others = 0 if self._mesh is None else self._mesh.audience(subject)
         return others + (subject in self._subjects)
 
     @property
@@ -304,8 +308,15 @@ class IPCBroker(Broker):
         """
         pushing = self._open_queues().push(queue, payload, lifetime, capacity)
         self._pushing.add(pushing)
-        pushing.add_done_callback(self._pushing.discard)
-        return self._pushed(pushing, queue)
+        loop = asyncio.get_running_loop()
+
+        def pushed(_: Future[None]) -> None:
+            with suppress(RuntimeError):  # The loop has ended.
+                loop.call_soon_threadsafe(self._announce, pushing, queue)
+
+        # Whether or not anybody waits for it, and before who does goes on.
+        pushing.add_done_callback(pushed)
+        return asyncio.wrap_future(pushing)
 
     async def pop(self, queue: str) -> bytes:
         """
@@ -331,8 +342,13 @@ class IPCBroker(Broker):
         """
         await asyncio.wrap_future(self._open_queues().flush())
 
-    async def _pushed(self, pushing: Future[None], queue: str) -> None:
-        await asyncio.wrap_future(pushing)
+    def _announce(self, pushing: Future[None], queue: str) -> None:
+        """
+        Have readers in other processes look at a queue that was pushed into.
+        """
+        self._pushing.discard(pushing)
+        if pushing.cancelled() or pushing.exception() is not None:
+            return
         self.published += 1
         if self._mesh is not None:
             self._mesh.publish(QUEUE + queue, b"")
@@ -355,7 +371,10 @@ class IPCBroker(Broker):
         subject = QUEUE + queue
         if self._mesh is not None and subject not in self._subjects:
             self._subjects.add(subject)
-            self._mesh.tell_interest(subject)
+            heeded = self._mesh.subscribe(subject)
+            if heeded is not None:
+                # What was pushed by somebody who did not know yet was not made known.
+                heeded.add_done_callback(lambda _: self._receive(subject, b""))
             self._mesh.loop.call_later(HEARING_SECONDS, self._end_hearing, self._mesh, queue)
 
     def _end_hearing(self, mesh: Mesh, queue: str) -> None:

@@ -105,10 +105,17 @@ class Door:
         self.open = False
         if self._rendezvous is not None:
             if self._sock is not None:
-                self._rendezvous.withdraw(self.name)
+                self.withdraw()
             self._rendezvous.close()
             self._rendezvous = None
         self._stop_listening()
+
+    def withdraw(self) -> None:
+        """
+        Have nobody else find this process; who has, stays. From any thread, before ``close``.
+        """
+        if self._rendezvous is not None:
+            self._rendezvous.withdraw(self.name)
 
     def forked(self) -> None:
         """

@@ -36,11 +36,11 @@ class Interests(Generic[T]):
             return self._unknown.union(interested)
         return interested
 
-    def known(self, subject: str) -> int:
+    def known(self, subject: str) -> Collection[T]:
         """
-        Count those who have said that they want a subject.
+        Give those who have said that they want a subject.
         """
-        return len(self._by_subject.get(subject, ()))
+        return self._by_subject.get(subject, ())
 
     def begin(self, peer: T, *, everything: bool) -> None:
         """

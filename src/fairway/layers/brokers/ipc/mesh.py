@@ -27,6 +27,7 @@ from fairway.layers.brokers.ipc.interests import Interests
 from fairway.layers.brokers.ipc.joins import Joins, fail, new_wait
 from fairway.layers.brokers.ipc.links import Link, Links
 from fairway.layers.brokers.ipc.peers import (
+    REFUSED_SECONDS_MAX,
     RETRY_SECONDS_MAX,
     RETRY_SECONDS_MIN,
     Peer,
@@ -173,6 +174,16 @@ class Mesh:
         self._visitors.clear()
         self.peers.clear()
 
+    def retire(self) -> None:
+        """
+        Be found and listened to no more, from now on; ``abandon`` follows. From any thread.
+
+        For a mesh whose loop stands still and may go on: another one is in its place.
+        """
+        self._closed = True
+        self._listener = Listener(_nobody, _nobody, _nobody)
+        self._door.withdraw()
+
     def forked(self) -> None:
         """
         Close this process's copies of the descriptors, in a child, and touch nothing else.
@@ -228,7 +239,7 @@ class Mesh:
         """
         Tell everybody of an interest; done once they heed it, or are late.
         """
-        self.tell_interest(subject)
+        self._tell(frames.interest(subject))
         if self._asking is None:
             if not any(peer.awaited for peer in self.peers.values()):
                 return None
@@ -237,17 +248,17 @@ class Mesh:
             self.loop.call_soon(self._ask)
         return self._asking
 
-    def tell_interest(self, subject: str) -> None:
-        """
-        Tell everybody of an interest, without asking whether they heed it.
-        """
-        self._tell(frames.interest(subject))
-
     def unsubscribe(self, subject: str) -> None:
         """
         Tell everybody of the end of an interest.
         """
         self._tell(frames.disinterest(subject))
+
+    def audience(self, subject: str) -> int:
+        """
+        Count the processes that have said that they want a subject, and can be reached.
+        """
+        return sum(peer.out is not None for peer in self.interests.known(subject))
 
     def _ask(self) -> None:
         """
@@ -428,7 +439,8 @@ class Mesh:
         Dial after the peer's delay, which doubles, give or take a quarter.
         """
         delay = peer.delay * random.uniform(0.75, 1.25)  # noqa: S311 - it only spreads them
-        peer.delay = min(max(2 * peer.delay, RETRY_SECONDS_MIN), RETRY_SECONDS_MAX)
+        longest = REFUSED_SECONDS_MAX if peer.refused else RETRY_SECONDS_MAX
+        peer.delay = min(max(2 * peer.delay, RETRY_SECONDS_MIN), longest)
         self.loop.call_later(delay, self._dial_again, peer)
 
     def _dial_again(self, peer: Peer) -> None:
@@ -466,6 +478,8 @@ class Mesh:
         """
         Show that we live, look who else does, and now and then look at the directory.
         """
+        if self._closed:
+            return
         now = self.loop.time()
         # After having stood still itself, what others have sent meanwhile is yet to be read.
         stood_still = now - self._beat_at > self._interval
@@ -510,3 +524,9 @@ class Mesh:
             self._scan()
         except OSError as error:
             self._notices.say("scan", "cannot look into %s: %s", self._directory, error)
+
+
+def _nobody(*told: object) -> None:
+    """
+    Stand in for the listener of a mesh that has retired.
+    """

@@ -36,6 +36,11 @@ __all__ = ["Peer", "Surroundings", "Visitor"]
 
 RETRY_SECONDS_MIN = 0.05
 RETRY_SECONDS_MAX = 2.0
+REFUSED_SECONDS_MAX = 60.0
+"""
+The longest pause before dialling one that closes every link without a word, as one of
+another version does.
+"""
 
 
 class Surroundings(Protocol):
@@ -111,6 +116,7 @@ class Peer:
         late: Whether it did not acknowledge in time, and is not waited for until it does.
         ended: Whether its entry is gone, or it said that it leaves.
         known: Whether it has ever told its interests.
+        refused: Whether it closed the last link without a word.
         delay: Seconds until it is dialled again.
     """
 
@@ -124,6 +130,7 @@ class Peer:
         "late",
         "name",
         "out",
+        "refused",
         "visitor",
     )
 
@@ -132,7 +139,7 @@ class Peer:
         self.name = name
         self.out: Link | None = None
         self.visitor: Visitor | None = None
-        self.late = self.ended = self.known = False
+        self.late = self.ended = self.known = self.refused = False
         self.delay = 0.0
         # Whether messages to it were lost of which it does not know yet.
         self._lossy = False
@@ -204,6 +211,7 @@ class Peer:
         """
         if link is not self.out:
             return
+        self.refused = not link.answered
         # What the kernel took and the other end has not read may be lost as well.
         self._lossy = self._lossy or link.messages > 0
         self._count_unsent(link, "link_down")

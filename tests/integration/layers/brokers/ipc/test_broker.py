@@ -8,9 +8,11 @@ import asyncio
 import gc
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from fairway import metrics
 from fairway.exceptions import (
@@ -21,6 +23,7 @@ from fairway.exceptions import (
 )
 from fairway.layers import IPCChannelLayer
 from fairway.layers.brokers.ipc import IPCBroker
+from fairway.layers.brokers.ipc.frames import Message
 from fairway.layers.iothread import THREAD_NAME
 from fairway.layers.owner import bind, release
 from fairway.options import IPCOptions
@@ -369,6 +372,37 @@ async def test_a_broker_leaves_a_loop_that_stands_still(directory: Path) -> None
         await until(lambda: first.peers == 1)
 
 
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+async def test_a_loop_that_goes_on_after_it_was_left_hears_nothing(
+    directory: Path, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """
+    What lies in its sockets was sent to the new one too, or is counted as missing there.
+    """
+    async with meeting(directory) as site:
+        first, mover = await site.enter(), site.make(join_timeout=0.1)
+        stands, go_on = threading.Event(), threading.Event()
+        with LoopThread(new_loop()) as thread:
+            await thread.run(mover.begin("a"))
+            stuck = mover.mesh
+            thread.loop.call_soon_threadsafe(lambda: (stands.set(), go_on.wait()))
+            assert stands.wait(5)
+            await first.send("a", b"1")
+            await mover.begin("a")
+            assert site.sockets() == sorted(
+                f"{mesh.name}.sock" for mesh in (first.mesh, mover.mesh)
+            )
+            await first.send("a", b"2")
+            await mover.gets(b"2")
+            go_on.set()
+            await until(lambda: not stuck.links.open)
+        stuck.receive(Message("a", b"3"))
+        stuck.gap()
+        await mover.gets(b"2")
+        assert (mover.gaps, mover.states) == ([], [])
+        assert mover.connected
+
+
 async def test_joins_that_wait_fail_when_the_broker_closes(directory: Path) -> None:
     """
     Nobody waits for ever, nor is told that it is confirmed.
@@ -515,6 +549,64 @@ async def test_a_queue_wakes_readers_in_other_processes(directory: Path) -> None
         await pushed
         assert await asyncio.wait_for(reading, 5) == b"1"
         assert (first.published, second.received) == (1, 1)
+
+
+async def test_a_push_is_made_known_by_a_broker_that_closes_at_once(directory: Path) -> None:
+    """
+    Also when nobody waits for it to be written, as at the end of a command.
+    """
+    async with meeting(directory) as site:
+        reader = await site.enter(queue_poll=60.0)
+        reading = asyncio.ensure_future(reader.pop("jobs"))
+        await until(lambda: "queue:jobs" in reader._subjects)
+        for number in range(5):
+            command = await site.enter()
+            pushed = command.push("jobs", b"%d" % number, lifetime=60, capacity=1)
+            await command.close()
+            assert await asyncio.wait_for(reading, 5) == b"%d" % number
+            assert command.published == 1
+            assert pushed is not None
+            await pushed
+            reading = asyncio.ensure_future(reader.pop("jobs"))
+        reading.cancel()
+
+
+async def test_a_push_that_crosses_a_beginning_reader_is_found(directory: Path) -> None:
+    """
+    Who pushed before knowing of the reader made nothing known; the reader looks once more.
+    """
+    async with meeting(directory) as site:
+        writer = await site.enter()
+        with LoopThread() as thread:
+            reader = site.make(queue_poll=60.0)
+            await thread.run(reader.begin())
+            await until(lambda: reader.mesh.peers)
+            # Its loop stands still between the first look at the file and telling others.
+            queues = reader._open_queues()
+            go_on = threading.Event()
+            reading = asyncio.ensure_future(reader.pop("jobs"))
+            thread.loop.call_soon_threadsafe(go_on.wait)
+            await asyncio.sleep(0)
+            await until(lambda: queues._lane is not None and not queues._lane.looks)
+            pushed = writer.push("jobs", b"1", lifetime=60, capacity=1)
+            assert pushed is not None
+            await pushed
+            go_on.set()
+            assert await asyncio.wait_for(reading, 5) == b"1"
+            await thread.run(reader.close())
+
+
+async def test_an_abandoned_reader_may_be_collected_at_any_time(directory: Path) -> None:
+    """
+    The collector ends its call in the middle of another one, on the same thread.
+    """
+    async with meeting(directory) as site:
+        broker = await site.enter()
+        with broker._reading:
+            abandoned = broker.pop("jobs")
+            abandoned.send(None)
+            abandoned.close()
+        assert not broker._readers
 
 
 async def test_a_full_queue_says_so(directory: Path) -> None:

@@ -506,6 +506,46 @@ async def test_nonsense_of_one_we_dialled_closes_the_link(directory: Path) -> No
         await until(lambda: not first.peers)
 
 
+async def test_one_that_refuses_us_is_dialled_ever_more_rarely(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A process of another version closes each link without a word, as long as it lives.
+    """
+    monkeypatch.setattr("fairway.layers.brokers.ipc.mesh.RETRY_SECONDS_MAX", 0.05)
+    async with meeting(directory) as site:
+        first = await site.enter()
+        with socket.socket(socket.AF_UNIX) as newer:
+            newer.bind(str(directory / "0123456789ab.sock"))
+            newer.listen()
+            newer.setblocking(False)
+            first.mesh._scan()
+            loop = asyncio.get_running_loop()
+            for _ in range(4):
+                sock, _ = await asyncio.wait_for(loop.sock_accept(newer), 5)
+                await _receive(sock)
+                sock.close()
+            peer = first.mesh.peers["0123456789ab"]
+            await until(lambda: peer.out is None)
+            assert peer.refused
+            assert peer.delay > 0.3
+            (directory / "0123456789ab.sock").unlink()
+        await until(lambda: not first.peers)
+
+
+async def test_one_that_cannot_be_reached_is_no_audience(directory: Path) -> None:
+    """
+    What it told is kept while its link is down, but nobody is told that a message reaches it.
+    """
+    async with meeting(directory) as site:
+        first, second = await site.enter(), await site.enter("a")
+        assert await first.audience("a") == 1
+        first.peer(second).give_up("nothing came")
+        assert await first.audience("a") == 0
+        await until(lambda: first.peer(second).out)
+        assert await first.audience("a") == 1
+
+
 async def test_one_that_connects_and_says_nothing_is_let_go(directory: Path) -> None:
     """
     A connection without a greeting lasts as long as silence does.
