@@ -42,6 +42,11 @@ SECONDS_MAX = 15.0
 Time for one command to be answered, and for what a test waits for to happen.
 """
 
+START_SECONDS_MAX = 60.0
+"""
+Time for a process to begin, of which many may be started at once.
+"""
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -103,7 +108,7 @@ class Member:
             )
         self._ready = asyncio.get_running_loop().create_future()
         self._reading = asyncio.create_task(self._read(self.process))
-        async with asyncio.timeout(SECONDS_MAX):
+        async with asyncio.timeout(START_SECONDS_MAX):
             self.channel = await self._ready
 
     async def do(self, what: str, **arguments: Any) -> Any:

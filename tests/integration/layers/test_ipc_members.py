@@ -30,6 +30,7 @@ Seconds that a busy machine may add to a time that is promised.
 """
 
 
+@pytest.mark.slow(60, reason="starts sixteen processes")
 async def test_sixteen_processes_hear_each_other_in_full(fleet: Fleet) -> None:
     """Every message of every process arrives once at every process, in order."""
     members = await fleet.start("abcdefghijklmnop", quick())

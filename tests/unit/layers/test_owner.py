@@ -123,6 +123,24 @@ async def test_calls_run_in_their_order_and_may_be_awaitables() -> None:
     assert results == [number * 10 if number % 2 else None for number in range(500)]
 
 
+async def test_a_caller_is_told_after_what_the_call_left_for_the_end_of_the_turn() -> None:
+    """
+    Brokers write then, and a process may end as soon as it is told.
+    """
+    events: list[str] = []
+    owner = Owner(Resident())
+    await result(owner.enter(lambda: None))
+
+    def publish() -> None:
+        asyncio.get_running_loop().call_soon(events.append, "written")
+
+    told = owner.enter(publish)
+    told.add_done_callback(lambda _: events.append("told"))
+    await result(told)
+    assert events == ["written", "told"]
+    await owner.retire()
+
+
 async def test_an_error_is_the_callers() -> None:
     """
     What a function or its awaitable raises comes out where it was entered.
