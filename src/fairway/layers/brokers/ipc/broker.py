@@ -246,7 +246,7 @@ class IPCBroker(Broker):
         """
         Give the number of processes that a publish to a subject reaches at present.
         """
-        others = 0 if self._mesh is None else self._mesh.audience(subject)
+        others = 0 if self._mesh is None else await self._mesh.audience(subject)
         return others + (subject in self._subjects)
 
     @property

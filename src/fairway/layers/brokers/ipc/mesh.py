@@ -45,6 +45,11 @@ PACE_SECONDS = 1.0
 Time that a publish waits at most for processes that read more slowly than it sends.
 """
 
+AUDIENCE_SECONDS = 1.0
+"""
+Time after which those who have not said what they want are no audience.
+"""
+
 PARTING_SECONDS = 1.0
 """
 Time for what is queued to leave when the mesh closes.
@@ -141,7 +146,7 @@ class Mesh:
         Wait until everybody who is there has told its interests and heeds ours, or is late.
         """
         missing: set[Hashable] = {peer for peer in self.peers.values() if peer.awaited}
-        missing.update(peer.name for peer in self.peers.values() if peer.out and not peer.known)
+        missing |= self._unheard()
         settled = new_wait(self.loop)
         self._joins.wait(self._asked, settled, missing)
         await settled
@@ -254,11 +259,24 @@ class Mesh:
         """
         self._tell(frames.disinterest(subject))
 
-    def audience(self, subject: str) -> int:
+    async def audience(self, subject: str) -> int:
         """
         Count the processes that have said that they want a subject, and can be reached.
+
+        Those that were late at the start get some more time to say so: it is asked for people.
         """
+        until = self.loop.time() + AUDIENCE_SECONDS
+        while self.loop.time() < until and (missing := self._unheard()):
+            told = new_wait(self.loop)
+            self._joins.wait(self._asked, told, missing)
+            await told
         return sum(peer.out is not None for peer in self.interests.known(subject))
+
+    def _unheard(self) -> set[Hashable]:
+        """
+        Name those who have not told their interests yet.
+        """
+        return {peer.name for peer in self.peers.values() if peer.out and not peer.known}
 
     def _ask(self) -> None:
         """

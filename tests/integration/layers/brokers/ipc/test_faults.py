@@ -546,6 +546,19 @@ async def test_one_that_cannot_be_reached_is_no_audience(directory: Path) -> Non
         assert await first.audience("a") == 1
 
 
+async def test_an_audience_is_waited_for_a_little_longer(directory: Path) -> None:
+    """
+    Who was too busy to answer at the start is counted all the same, when it is asked for.
+    """
+    async with meeting(directory) as site, beside(site, "a") as (_, thread):
+        with standstill(thread):
+            late = await site.enter(join_timeout=0.05)
+            counting = asyncio.ensure_future(late.audience("a"))
+            await asyncio.sleep(0.1)
+            assert not counting.done()
+        assert await counting == 1
+
+
 async def test_one_that_connects_and_says_nothing_is_let_go(directory: Path) -> None:
     """
     A connection without a greeting lasts as long as silence does.
