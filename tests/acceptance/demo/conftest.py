@@ -4,7 +4,10 @@ The demo as a stranger has it: its real server on a free port, and Chromium in f
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -24,16 +27,35 @@ Time for a page to show what a test waits for.
 OpenTab: TypeAlias = Callable[..., Awaitable[Page]]
 
 
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    A folder with the demo's key and database, made once as scripts/demo does it.
+    """
+    folder = tmp_path_factory.mktemp("demo")
+    environment = {
+        **os.environ,
+        "DEMO_DATA_DIR": str(folder),
+        "DJANGO_SETTINGS_MODULE": "demo.settings",
+    }
+    for command in ("migrate", "makeusers"):
+        subprocess.run(
+            [sys.executable, "manage.py", command], cwd=DEMO, env=environment, check=True
+        )
+    return folder
+
+
 @pytest.fixture
-async def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Project]:
+async def demo(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Project]:
     """
-    The demo with a database of its own, prepared as scripts/demo does it.
+    The demo with a database of its own.
     """
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("DEMO_DATA_DIR", str(tmp_path))
     project = Project(DEMO, "demo.settings")
     try:
-        for command in ("migrate", "makeusers"):
-            assert (await (await project.manage(command)).ended())[0] == 0
         yield project
     finally:
         await project.close()
