@@ -52,6 +52,7 @@ Calls, and bytes in them, that may wait for the disk.
 
 Action = Callable[[sqlite3.Connection], None]
 _Write = tuple["Future[None]", Action]
+_Refusal = ChannelFull | ChannelLayerUnavailable
 
 
 class _Job:
@@ -138,6 +139,11 @@ class SQLiteQueues:
         """
 
         def action(connection: sqlite3.Connection) -> None:
+            if not self._store.has_room(len(payload)):
+                raise ChannelLayerUnavailable(
+                    f"the queues in {self._path} take nothing more: less than "
+                    f"{store.RESERVE_BYTES >> 20} MiB are free on their disk"
+                )
             if not store.add(connection, queue, payload, lifetime, capacity):
                 raise ChannelFull(queue)
 
@@ -337,7 +343,7 @@ class SQLiteQueues:
 
     def _write(
         self, writes: list[_Write], queues: set[str]
-    ) -> tuple[list[ChannelFull | None], list[store.Row]]:
+    ) -> tuple[list[_Refusal | None], list[store.Row]]:
         """
         Do as ``_transact``, again while other processes write, and on a new file if need be.
         """
@@ -360,7 +366,7 @@ class SQLiteQueues:
 
     def _transact(
         self, writes: list[_Write], queues: set[str]
-    ) -> tuple[list[ChannelFull | None], list[store.Row]]:
+    ) -> tuple[list[_Refusal | None], list[store.Row]]:
         """
         Write and take in one transaction, or find without one that there is nothing to do.
 
@@ -413,13 +419,13 @@ class SQLiteQueues:
             self._at_work.release()
 
 
-def _result(action: Action, connection: sqlite3.Connection) -> ChannelFull | None:
+def _result(action: Action, connection: sqlite3.Connection) -> _Refusal | None:
     """
     Do what a call asks for, and give what it raises if that is the caller's to know.
     """
     try:
         action(connection)
-    except ChannelFull as error:
+    except (ChannelFull, ChannelLayerUnavailable) as error:
         return error
     return None
 

@@ -37,6 +37,11 @@ FREE_PAGES_MAX = 1024
 Unused pages (of 4 KiB) that the file may hold before it is made smaller.
 """
 
+RESERVE_BYTES = 8_388_608
+"""
+Room on the disk that new messages leave: reading writes too, and would else make none.
+"""
+
 SCHEMA = (
     "PRAGMA auto_vacuum = INCREMENTAL",  # Before the first table, else it does nothing.
     "PRAGMA journal_mode = WAL",
@@ -122,6 +127,16 @@ class Store:
             self._purge_at = time() + PURGE_SECONDS
             with suppress(sqlite3.Error):
                 _shrink(connection)
+
+    def has_room(self, size: int) -> bool:
+        """
+        Whether the disk takes so many bytes more and leaves enough for readers.
+
+        Raises:
+            OSError: The directory is gone.
+        """
+        disk = os.statvfs(self.path.parent)
+        return disk.f_bavail * disk.f_frsize >= RESERVE_BYTES + size
 
     def holds(self, queue: str) -> bool:
         """

@@ -10,6 +10,7 @@ import os
 import resource
 import shutil
 import sqlite3
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -706,6 +707,19 @@ class TestFaults:
         with pytest.raises(ChannelLayerUnavailable, match="expected a file of uid"):
             await push(make(), b"1")
         assert not (await asyncio.to_thread((place / "elsewhere").exists))
+
+    async def test_a_disk_that_is_nearly_full_takes_no_more_and_is_read_empty(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        Senders are told in time, since readers need some room to take anything out.
+        """
+        queues = make()
+        await push(queues, b"1")
+        monkeypatch.setattr(store, "RESERVE_BYTES", sys.maxsize)
+        with pytest.raises(ChannelLayerUnavailable, match="free on their disk"):
+            await push(queues, b"2")
+        assert await pop(queues, 1) == [b"1"]
 
     async def test_a_full_disk_makes_the_queues_unavailable_until_there_is_room(
         self, make: Make, file: Path
