@@ -27,7 +27,7 @@ from fairway.logs import configure_logging
 from fairway.management import subcommands
 from fairway.options import ServerOptions
 from fairway.server import Server
-from fairway.server.log import exit_status
+from fairway.server.log import exit_status, say
 from fairway.server.place import Seated
 from fairway.server.supervisor import become_supervisor
 
@@ -149,7 +149,7 @@ def serve(flags: Mapping[str, Any], *, application: str | None = None) -> int:
         resolved = resolve_server_options(flags)
         if place is None and _is_supervised(*resolved):
             become_supervisor(resolved[0])
-        return build_server(resolved, _say, application=application, place=place).run()
+        return build_server(resolved, say, application=application, place=place).run()
 
     return exit_status(serve_or_supervise)
 
@@ -229,13 +229,6 @@ def _converter(hint: Any) -> Callable[[str], Any]:
     """
     kinds = {int: int, float: float, int | None: int, float | None: float}
     return kinds.get(hint, str)
-
-
-def _say(line: str) -> None:
-    """
-    Print one line for people.
-    """
-    print(line, flush=True)  # noqa: T201 - a command's own output
 
 
 def _say_nothing(line: str) -> None:

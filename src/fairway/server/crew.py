@@ -306,7 +306,7 @@ class Crew:
         """
         Say that the server serves.
         """
-        print(self._status(), flush=True)  # noqa: T201 - the command's own output
+        log.say(self._status())
         self._notifier.ready(self._status())
 
     def _status(self) -> str:

@@ -9,8 +9,10 @@ exception of the application's own code.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,7 @@ __all__ = [
     "phrase",
     "printable",
     "refused",
+    "say",
 ]
 
 logger = logging.getLogger("fairway.server")
@@ -110,6 +113,20 @@ def phrase(status: int) -> bytes:
         return b"Error"
 
 
+def say(line: str) -> None:
+    """
+    Print one line for people; where nobody reads it, the server goes on.
+    """
+    try:
+        print(line, flush=True)  # noqa: T201 - a command's own output
+    except BrokenPipeError:
+        # What is left in the stream would fail again at the process's end.
+        with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - a plain path
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
+    except OSError as error:
+        logger.warning("stdout cannot be written to: %s", error)
+
+
 def exit_status(serve: Callable[[], int]) -> int:
     """
     Run what serves in a process, and give that process's exit status.
@@ -117,8 +134,24 @@ def exit_status(serve: Callable[[], int]) -> int:
     Returns:
         What ``serve`` returns; 2 after a wrong configuration, which is printed as one line.
     """
+    _occupy_standard_streams()
     try:
         return serve()
     except ConfigurationError as error:
         print(f"fairway: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up yet
         return 2
+
+
+def _occupy_standard_streams() -> None:
+    """
+    Give those of descriptors 0 to 2 that were closed to the null device.
+
+    Else sockets would get these numbers: what child processes print would go to them, and
+    uvloop ends the process where it is to close one.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            with suppress(OSError):
+                os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)

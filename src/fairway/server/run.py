@@ -221,7 +221,7 @@ class Server:
             seconds = self._options.drain if self._drain is None else self._drain
             await _first(worker.drain(seconds), self._hurry.wait())
         finally:
-            worker.abort()
+            await worker.cut_off()
             hurried = self._hurry.is_set()
             timeout = self._options.application_close_timeout
             await lifespan.shutdown(ABORT_SECONDS / 2 if hurried else timeout)

@@ -161,8 +161,9 @@ def become_supervisor(options: ServerOptions) -> NoReturn:
         # It may have been found in a way that a fresh interpreter knows nothing of.
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, (path, home)))
     environ[VARIABLE] = json.dumps({"options": asdict(options), "command": command, "path": path})
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
+    _return()
     arguments = [sys.executable, "-P", "-m", "fairway.server.supervisor"]
     try:
         os.execve(sys.executable, arguments, environ)  # noqa: S606 - our own interpreter
@@ -216,6 +217,19 @@ def _original_environ() -> dict[str, str]:
         if all(b"=" in entry for entry in entries):
             return dict(os.fsdecode(entry).split("=", 1) for entry in entries)
     return dict(os.environ)
+
+
+def _return() -> None:
+    """
+    Go back to the folder that this process was started in, which a project may have left.
+
+    The command line names its program from there.
+    """
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    # Python puts the folder before the name that was given, and changes nothing else.
+    if script is not None and script.endswith(f"{os.sep}{sys.argv[0]}"):
+        with suppress(OSError):
+            os.chdir(script.removesuffix(sys.argv[0]))
 
 
 def _has_terminal() -> bool:

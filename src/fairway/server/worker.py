@@ -14,6 +14,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,11 @@ Time that a draining worker gives connections to send their first request.
 """
 
 ARRIVAL_LOOK_SECONDS = 0.01
+CUT_OFF_SECONDS = 0.1
+"""
+Time that applications get to end with their connections, before they are cancelled.
+"""
+
 PACE_SECONDS = 0.05
 PACE_CONNECTIONS_MIN = 100
 
@@ -291,7 +297,7 @@ class Worker:
         try:
             await asyncio.wait_for(self._empty.wait(), max(0.0, until - self.loop.time()))
         except TimeoutError:
-            self.abort()
+            await self.cut_off()
 
     def _end_requests(self, *, spare_arriving: bool = False) -> None:
         """
@@ -317,21 +323,23 @@ class Worker:
             # Each of those connections would have to know whom to tell; they are few, and rare.
             await asyncio.sleep(ARRIVAL_LOOK_SECONDS)
 
-    def abort(self) -> None:
+    async def cut_off(self) -> None:
         """
-        End everything now.
+        End everything now: connections first, then applications that do not end with theirs.
         """
-        if self.connections or self.late:
-            log.logger.warning(
-                "%d connections and %d applications were still there and were cut off",
-                len(self.connections),
-                len(self.late),
-            )
-        running = [connection.exchange for connection in self.connections]
+        if not self.connections and not self.late:
+            return
+        log.logger.warning(
+            "%d connections and %d applications were still there and were cut off",
+            len(self.connections),
+            len(self.late),
+        )
         for connection in list(self.connections):
             connection.transport.abort()
-        for exchange in (*running, *self.late):
-            if exchange is not None and exchange.task is not None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), CUT_OFF_SECONDS)
+        for exchange in list(self.late):
+            if exchange.task is not None:
                 exchange.task.cancel()
 
     def close(self) -> None:

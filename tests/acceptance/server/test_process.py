@@ -5,14 +5,18 @@ A server process as it is started and ended in earnest: signals, exit statuses, 
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import signal
 import socket
+import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.project import Command, Project
+from tests.acceptance.project import SECONDS_MAX, Command, Project
 from tests.protocol.harness import Peer, WebSocket, handshake, request
 
 APPLICATION = """
@@ -138,6 +142,51 @@ async def test_second_signal(folder: Project) -> None:
     assert "cut off" in output
     assert await peer.rest() == b""
     server.close()
+
+
+@pytest.mark.parametrize("flags", [(), ("--workers", "2")])
+async def test_closed_streams(folder: Project, flags: tuple[str, ...]) -> None:
+    """
+    A server that is started with closed standard streams serves, and ends with status 0.
+    """
+    code = "import os, sys; os.closerange(0, 3); os.execv(sys.executable, sys.argv[1:])"
+    place = Path(tempfile.mkdtemp(dir="/tmp"))
+    path = place / "s"
+    arguments = ("-m", "fairway", "plain:application", "--uds", str(path), *flags)
+    command = await folder.run("-c", code, sys.executable, *arguments)
+    async with asyncio.timeout(SECONDS_MAX):
+        while not path.exists():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+    sock = socket.socket(socket.AF_UNIX)
+    sock.setblocking(False)
+    peer = Peer(sock)
+    await asyncio.get_running_loop().sock_connect(sock, str(path))
+    assert (await peer.get()).body == b"done"
+    peer.close()
+    assert await command.stop() == (0, "")
+    shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("flags", [(), ("--workers", "1")])
+async def test_nobody_reads(folder: Project, flags: tuple[str, ...]) -> None:
+    """
+    A server whose output nobody reads any more serves, and ends with status 0.
+    """
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = f"import os, sys; os.dup2({writer}, 1); os.execv(sys.executable, sys.argv[1:])"
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        address = sock.getsockname()
+        arguments = ("-m", "fairway", "plain:application", "--fd", str(sock.fileno()), *flags)
+        command = await folder.start(
+            sys.executable, "-c", code, sys.executable, *arguments, fds=(writer, sock.fileno())
+        )
+    os.close(writer)
+    server = Server(command, "{}:{}".format(*address))
+    peer = await server.connect()
+    assert (await peer.get("/-/ready")).body == b"ready\n"
+    server.close()
+    assert (await command.stop())[0] == 0
 
 
 async def test_port_busy(folder: Project) -> None:

@@ -94,6 +94,36 @@ def test_original_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         assert supervisor._original_environ()["ADDED"] == "later"
 
 
+@pytest.mark.parametrize("name", ["manage.py", "./manage.py", "../b/manage.py"])
+def test_original_folder(name: str, executed: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A project that has gone to another folder is started from where its command was.
+    """
+    folders: list[str] = []
+    monkeypatch.setattr(os, "chdir", folders.append)
+    monkeypatch.setattr(sys, "argv", [name])
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", f"/a/b/{name}")
+    with pytest.raises(Replaced):
+        become_supervisor(ServerOptions())
+    assert folders == ["/a/b/"]
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("/a/manage.py", "/a/manage.py"), ("-c", None), ("manage.py", "/a/other.py")]
+)
+def test_unknown_folder(
+    name: str, file: str | None, executed: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Where nothing tells of the first folder, the present one stays.
+    """
+    monkeypatch.setattr(os, "chdir", lambda _: pytest.fail("it went somewhere"))
+    monkeypatch.setattr(sys, "argv", [name])
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", file)
+    with pytest.raises(Replaced):
+        become_supervisor(ServerOptions())
+
+
 def run_module(**environ: str) -> subprocess.CompletedProcess[str]:
     """
     Run the module as it is run, to its end.

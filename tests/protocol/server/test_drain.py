@@ -176,6 +176,19 @@ async def test_in_time(app: Puppet, served: Served, caplog: pytest.LogCaptureFix
     )
 
 
+async def test_ending_by_itself(app: Puppet, served: Served) -> None:
+    """
+    An application that ends when its peer is cut off is not cancelled.
+    """
+    _, call = await served.open(app)
+    draining = asyncio.create_task(served.worker.drain(0.1))
+    assert (await call.event())["code"] == 1012
+    await until(lambda: not served.worker.connections)
+    call.end()
+    await draining
+    assert not call.cancelled
+
+
 async def test_paced(app: Puppet, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     WebSockets are told in batches, evenly over the given time, and not all at once.
