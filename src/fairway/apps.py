@@ -6,6 +6,7 @@ Only registering: nothing here opens a socket, a thread or a database.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ class FairwayConfig(AppConfig):
         """
         checks.register()
         configure_logging(getattr(settings, "LOGGING", None))
+        # What the project sends from an atexit handler of its own leaves by this one's, which
+        # therefore has to be there first.
+        import_module("fairway.layers.owner")
         # The dictionary is Django's cache, made once per process; the order of
         # INSTALLED_APPS would else decide.
         get_commands()["runserver"] = self.name

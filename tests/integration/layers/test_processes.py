@@ -9,16 +9,17 @@ import subprocess
 import sys
 import textwrap
 
+LAYER = """
+    import asyncio, logging, os, sys, threading
+    from fairway.layers import InMemoryChannelLayer
+    from fairway.layers.codec import Kind
+    layer = InMemoryChannelLayer()
+"""
 
-def run(script: str) -> subprocess.CompletedProcess[str]:
+
+def run(script: str, begin: str = LAYER) -> subprocess.CompletedProcess[str]:
     """
     Run a script in a new interpreter, with a layer of one process in ``layer``.
-    """
-    begin = """
-        import asyncio, logging, os, sys, threading
-        from fairway.layers import InMemoryChannelLayer
-        from fairway.layers.codec import Kind
-        layer = InMemoryChannelLayer()
     """
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(begin) + textwrap.dedent(script)],
@@ -126,6 +127,31 @@ def test_sending_while_the_interpreter_ends_does_not_hang() -> None:
         """
     )
     assert (done.stdout, done.stderr, done.returncode) == ("answered\nanswered\n", "", 0)
+
+
+def test_what_a_handler_at_the_end_sends_first_of_all_leaves_too() -> None:
+    """
+    A project's own atexit handler may be the first in its process to send anything.
+    """
+    done = run(
+        """
+        import atexit, django, fairway
+        from django.conf import settings
+        settings.CHANNEL_LAYERS = {
+            "default": {"BACKEND": "fairway.layers.InMemoryChannelLayer"}
+        }
+        django.setup()
+
+        def late():
+            from fairway.layers.brokers.local import LocalBroker
+            LocalBroker.publish = lambda self, subject, payload: print(subject)
+            fairway.broadcast("room", "x")
+
+        atexit.register(late)
+        """,
+        begin="",
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("group:room\n", "", 0)
 
 
 def test_importing_the_package_starts_nothing() -> None:
