@@ -129,13 +129,19 @@ class ServerOptions:
         "Unix socket always do.",
     )
     health_path: str = option(
-        "/-/health", "Path that answers 200 while the process lives; empty for none."
+        "/-/health",
+        "Path that answers 200 while the process lives; empty for none.",
+        pattern=("(/.*)?", "empty or a path that begins with /"),
     )
     ready_path: str = option(
-        "/-/ready", "Path that answers 200 while new work is welcome, else 503; empty for none."
+        "/-/ready",
+        "Path that answers 200 while new work is welcome, else 503; empty for none.",
+        pattern=("(/.*)?", "empty or a path that begins with /"),
     )
     metrics_path: str = option(
-        "", "Path that shows the counters to clients on this machine; empty for none."
+        "",
+        "Path that shows the counters to clients on this machine; empty for none.",
+        pattern=("(/.*)?", "empty or a path that begins with /"),
     )
 
     connections_max: int = option(

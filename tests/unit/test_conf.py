@@ -123,6 +123,7 @@ def test_settings_of_layers_carry_a_prefix(
         ({"ROOT_PATH": b"/x"}, "must be text, not b'/x'"),
         ({"THREADS": 0}, "threads must be between 1 and 1000 threads, not 0"),
         ({"LOOP": "trio"}, "loop must be one of auto, asyncio, uvloop, not 'trio'"),
+        ({"HEALTH_PATH": "up"}, "health_path must be empty or a path that begins with /, not 'up'"),
         (["THREADS"], "FAIRWAY must be a dict, not list"),
     ],
 )

@@ -359,6 +359,14 @@ class Connection(asyncio.Protocol):
         self.sink.head(status, list(headers), body, length=len(body), end=True)
         self.response_complete()
 
+    def close(self) -> None:
+        """
+        End a connection at rest. Over TLS a peer that does not read would keep it; not for long.
+        """
+        if not self.transport.is_closing():
+            self.transport.close()
+            self._expect_end()
+
     def linger(self) -> None:
         """
         End after what is written, reading on meanwhile.
@@ -583,8 +591,7 @@ class Connection(asyncio.Protocol):
         elif self._decoder is not None and self._decoder.head_started:
             self._refuse(RemoteProtocolError("the request's head took too long", status=408))
         else:
-            self.transport.close()
-            self._expect_end()
+            self.close()
 
     def _end_late(self) -> None:
         """

@@ -118,12 +118,12 @@ def pid_file(path: str | None) -> Iterator[None]:
     Keep the process id in a file. Writes it, so not for an event loop's thread.
 
     Args:
-        path: The file, whose previous contents are replaced; None for no file.
+        path: The file, whose previous contents are replaced; None or empty for no file.
 
     Raises:
         ConfigurationError: It cannot be written.
     """
-    if path is None:
+    if not path:
         yield
         return
     file = Path(path)

@@ -279,7 +279,7 @@ class Worker:
         """
         Stop accepting and end everything, at most ``seconds`` long.
 
-        WebSockets are closed with 1012 in small batches over half of the time, so that
+        WebSockets are closed with 1012 in batches, over half of the time at most, so that
         their clients do not all come back at once; requests may finish. Who has just been
         accepted is served first: for a client that was let in, the end of its connection is
         a failure, where another process would have answered.
@@ -309,7 +309,7 @@ class Worker:
             if connection.answering:
                 connection.sink.keep_alive = False
             elif not (spare_arriving and connection.arriving):
-                connection.transport.close()
+                connection.close()
 
     async def _wait_arrived(self, seconds: float) -> None:
         """

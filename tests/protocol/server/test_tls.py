@@ -71,7 +71,8 @@ async def secure(app: Puppet, serve: Serve, authority: trustme.CA) -> Served:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    return await serve(app, tls=context, outbox_bytes_max=65536, head_timeout=0.3)
+    options = {"outbox_bytes_max": 65536, "head_timeout": 0.3, "close_timeout": 0.2}
+    return await serve(app, tls=context, **options)
 
 
 @pytest.fixture
@@ -207,6 +208,20 @@ class TestTls:
         silent = await secure.connect()
         assert await silent.rest() == b""
         assert app.calls.empty()
+
+    async def test_drain(self, secure: Served, authority: trustme.CA) -> None:
+        """
+        A client that rests, and does not even read that the connection ends, delays no drain.
+        """
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        began = asyncio.get_running_loop().time()
+        with socket.create_connection(secure.sock.getsockname()) as sock:
+            peer = await asyncio.to_thread(context.wrap_socket, sock, server_hostname="127.0.0.1")
+            with peer:
+                await until(lambda: secure.worker.connections)
+                await secure.worker.drain(SECONDS_MAX)
+        assert asyncio.get_running_loop().time() - began < SECONDS_MAX / 2
 
 
 class TestUnixSocket:
