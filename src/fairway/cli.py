@@ -59,7 +59,7 @@ def add_flags(parser: argparse.ArgumentParser, skip: Sequence[str] = ()) -> None
             continue
         rules: Any = spec.metadata
         group = limits if rules["setting"] else listening
-        default = "none" if spec.default is None else spec.default
+        default = "none" if spec.default in (None, "", ()) else spec.default
         unit = f" {rules['unit']}" if rules["unit"] else ""
         keywords: dict[str, Any] = {
             "dest": spec.name,
@@ -165,6 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return subcommands.main(arguments)
     parser = argparse.ArgumentParser(
         prog="fairway",
+        # All flags are in the help; a mistake is to be seen at a glance.
+        usage="%(prog)s [options] module:name",
         description="Serve an ASGI application.",
         epilog=subcommands.EPILOG,
         allow_abbrev=False,

@@ -25,6 +25,8 @@ class Command(BaseCommand):
         """
         Add the application and one flag per server option.
         """
+        # All flags are in the help; a mistake is to be seen at a glance.
+        parser.usage = "%(prog)s [options] [module:name]"
         parser.add_argument(
             "application", nargs="?", help="module:name; default: ASGI_APPLICATION, or everything"
         )
