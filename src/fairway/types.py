@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 if TYPE_CHECKING:
     from fairway.queues import Expiring
-    from fairway.wire.prepared import Prepared
+    from fairway.wire.prepared import Format, Prepared
 
 __all__ = [
     "ASGIApplication",
@@ -96,6 +96,9 @@ class Configure(Protocol):
     def __call__(self, *, overflow: str | None = None, outbox_bytes_max: int | None = None) -> None:
         """
         Change the given settings of this exchange; None keeps a setting.
+
+        Of HTTP requests it takes ``heartbeat`` and ``gone_at_eof`` besides, see
+        ``server.streaming``.
         """
 
 
@@ -146,6 +149,17 @@ class Sink(Protocol):
     def body(self, data: bytes, *, end: bool) -> None:
         """
         Send more of the body; with ``end`` the response is complete.
+        """
+
+    @property
+    def event_format(self) -> Format:
+        """
+        The format in which a prepared message is a part of a body of unknown length.
+        """
+
+    def frame(self, data: bytes, *, end: bool) -> bytes:
+        """
+        Delimit a part of the body, for writing it elsewhere.
         """
 
     def switch(self, head: bytes) -> Callable[[bytes], None]:

@@ -20,6 +20,7 @@ from fairway.server import log
 from fairway.server.asgi_state import State
 from fairway.server.exchange import HttpExchange
 from fairway.server.sink import Http1Sink
+from fairway.server.streaming import HttpEnds
 from fairway.server.websocket import WebSocketExchange
 from fairway.wire.handshake import check_upgrade
 from fairway.wire.http1 import END, Request, RequestDecoder
@@ -217,7 +218,9 @@ class Connection(asyncio.Protocol):
             worker.late.add(self.exchange)
         exchange = self.exchange = HttpExchange(self, scope, request)
         self.answering = True
-        exchange.start_application(worker.application, exchange.receive, worker.context.copy())
+        receive = exchange.receive
+        scope["extensions"] = {"fairway": HttpEnds(exchange, receive)}
+        exchange.start_application(worker.application, receive, worker.context.copy())
 
     def _answer_probe(self, request: Request, scope: Scope, scopes: ScopeFactory) -> bool:
         """
@@ -410,6 +413,10 @@ class Connection(asyncio.Protocol):
         decoder = self._decoder
         pending = self._held or (decoder is not None and decoder.has_pending)
         self._half_closed = bool(self.answering or pending) and not self._body_expected()
+        if self.answering and type(self.exchange) is HttpExchange and self.exchange.gone_at_eof:
+            self._half_closed = False
+            # The transport closes, if need be after what the peer has yet to read.
+            self._expect_end()
         return self._half_closed
 
     def connection_lost(self, error: Exception | None) -> None:

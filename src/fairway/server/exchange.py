@@ -18,6 +18,7 @@ from fairway.exceptions import ClientDisconnected, ClientFault, LocalProtocolErr
 from fairway.server import log
 from fairway.server.asgi_state import HTTP, Machine, State
 from fairway.server.inbox import Inbox
+from fairway.server.streaming import Stream
 
 if TYPE_CHECKING:
     from contextvars import Context
@@ -129,6 +130,7 @@ class Exchange:
         finally:
             # The exception refers to frames, and those to this exchange.
             self.task = None
+            self.cut()
             self.connection.application_done(self)
 
     def _ended(self, error: BaseException | None) -> None:
@@ -136,6 +138,11 @@ class Exchange:
         Answer for an application that ended, with its exception if it was one.
         """
         raise NotImplementedError
+
+    def cut(self) -> None:
+        """
+        Cut what refers back to this exchange, once its application has ended.
+        """
 
     def pause_writing(self) -> None:
         """
@@ -146,6 +153,19 @@ class Exchange:
         """
         Note that the transport is empty again.
         """
+
+    @property
+    def lasting(self) -> bool:
+        """
+        Whether it goes on until it is ended, by ``end``.
+        """
+        return False
+
+    def end(self, code: int, reason: str = "") -> None:
+        """
+        End by decision of the server; the application gets its disconnect.
+        """
+        raise NotImplementedError
 
     def on_deadline(self, now: float) -> float:
         """
@@ -174,6 +194,7 @@ class HttpExchange(Exchange):
         "_request",
         "_started",
         "_status",
+        "_stream",
         "unread_body",
     )
 
@@ -185,6 +206,7 @@ class HttpExchange(Exchange):
         self._steps = _WAITING_STEPS
         self._request = request
         self._inbox: Inbox | None = None
+        self._stream: Stream | None = None
         self._body_bytes = 0
         self._started = False
         self._status = 0
@@ -203,8 +225,7 @@ class HttpExchange(Exchange):
             self._started = True
             if self._request.complete:
                 return {"type": "http.request", "body": b"", "more_body": False}
-            if self._request.expect_continue and self.state is State.WAITING:
-                self.connection.sink.interim(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._invite_body()
         inbox = self._inbox or self._open_inbox()
         return await inbox.receive()
 
@@ -220,7 +241,7 @@ class HttpExchange(Exchange):
             self._inbox.disconnect({"type": "http.disconnect"})
             log.refused(self.scope, 413, "the body is too large")
             metrics.refusals.add("413")
-            self._answer_instead(413, State.GONE)
+            self.answer_instead(413, State.GONE)
             return
         self._inbox.push({"type": "http.request", "body": data, "more_body": more}, len(data))
         if self._inbox.unread_bytes > self.connection.worker.options.body_buffer_bytes:
@@ -232,6 +253,14 @@ class HttpExchange(Exchange):
         """
         if self.state is not State.COMPLETE:
             self.enter(State.GONE)
+        if self._stream is not None:
+            self._stream.peer_gone()
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """
+        Queue the application's ``http.disconnect``, if it ever asks for it.
+        """
         if self._inbox is not None:
             self._inbox.disconnect({"type": "http.disconnect"})
 
@@ -290,6 +319,12 @@ class HttpExchange(Exchange):
             self._status = 0
             if self.connection.worker.access_log:
                 log.access(self, status)
+            if self._stream is not None and not end and length is None and not self._no_body:
+                self._stream.open()
+        elif self._stream is not None and self._stream.is_open:
+            wait = self._stream.write(data, end=end)
+            if not end:
+                return wait
         else:
             sink.body(data, end=end)
         if not end:
@@ -300,13 +335,17 @@ class HttpExchange(Exchange):
         self.state, self._steps = _COMPLETE, _COMPLETE_STEPS
         if self._inbox is not None:
             self._inbox.disconnect({"type": "http.disconnect"})
+        if self._stream is not None:
+            self._stream.peer_gone()
         self.connection.response_complete()
         return None
 
     def on_deadline(self, now: float) -> float:
         """
-        Nothing is due: how long an application takes is its own business.
+        Nothing is due but heartbeats: how long an application takes is its own business.
         """
+        if self._stream is not None:
+            return self._stream.on_deadline(now)
         return now + self.connection.worker.options.keep_alive
 
     def _ended(self, error: BaseException | None) -> None:
@@ -322,9 +361,9 @@ class HttpExchange(Exchange):
             return
         if error is None:
             self._complain("returned without completing its response")
-        self._answer_instead(refusal_status(error), State.COMPLETE)
+        self.answer_instead(refusal_status(error), State.COMPLETE)
 
-    def _answer_instead(self, status: int, state: State) -> None:
+    def answer_instead(self, status: int, state: State) -> None:
         """
         Answer in the application's place, or cut its answer short if that has begun.
         """
@@ -337,6 +376,89 @@ class HttpExchange(Exchange):
         if connection.worker.access_log:
             log.access(self, status)
         connection.answer_plainly(status)
+
+    # -- the ends that the server gives to consumers
+
+    def open_inbox(self) -> Inbox:
+        """
+        Give the inbox to a consumer, which awaits its ``next_event`` and never ``receive``.
+        """
+        inbox = self._inbox or self._open_inbox()
+        if not self._started:
+            self._started = True
+            inbox.capacity = self.connection.worker.options.inbox_messages_max
+            if self._request.complete:
+                inbox.push({"type": "http.request", "body": b"", "more_body": False})
+            else:
+                self._invite_body()
+        return inbox
+
+    def open_stream(self) -> Stream:
+        """
+        Give the outbox to a consumer, with what belongs to it.
+        """
+        if self._stream is None:
+            self._stream = Stream(self)
+            if self.state is not State.WAITING:
+                self._stream.peer_gone()
+        return self._stream
+
+    def cut(self) -> None:
+        """
+        See ``Exchange``: the scope holds the ends, and these the exchange.
+        """
+        self.scope = {}
+
+    @property
+    def lasting(self) -> bool:
+        """
+        See ``Exchange``: a response that waits for messages ends when somebody ends it.
+        """
+        return self._stream is not None and self.state in (State.WAITING, State.STARTED)
+
+    @property
+    def gone_at_eof(self) -> bool:
+        """
+        Whether a client that stops sending counts as gone.
+
+        A FIN says only that no more is sent: `nc -N` and scripts end their sending with the
+        request and read on, so a short answer is still owed to them. But whoever closes a
+        connection fully sends the same FIN, and where nothing is written nothing else ever tells.
+        Of a response without an end in sight (no content-length) browsers and proxies are
+        the readers, and these close fully; so there, and where a consumer waits for news
+        (``Stream.configure``), a FIN is the end. What was written still leaves.
+        """
+        if self._stream is not None and self._stream.gone_at_eof:
+            return True
+        return self.state is State.STARTED and self._status == 0 and self._left is None
+
+    def pause_writing(self) -> None:
+        """
+        See ``Exchange``.
+        """
+        if self._stream is not None:
+            self._stream.outbox.writable = False
+
+    def resume_writing(self) -> None:
+        """
+        See ``Exchange``.
+        """
+        if self._stream is not None and self._stream.is_open:
+            self._stream.outbox.writable = True
+            self._stream.outbox.flush()
+
+    def end(self, code: int, reason: str = "") -> None:
+        """
+        See ``Exchange``.
+        """
+        self.open_stream().end(code, reason)
+
+    def _invite_body(self) -> None:
+        """
+        Ask for the body, of a client that waits for that.
+        """
+        if self._request.expect_continue and self.state is State.WAITING:
+            self.connection.sink.interim(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _open_inbox(self) -> Inbox:
         """

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from fairway import metrics
+from fairway.exceptions import LocalProtocolError
 from fairway.wire import codes
 from fairway.wire.websocket import encode_close, websocket_frame
 
@@ -30,6 +31,9 @@ CLOCK_STRIDE = 32
 """
 Outboxes written between two looks at the clock: a look costs a tenth of a write.
 """
+
+
+OVERFLOW_POLICIES = ("close",)
 
 
 class OutboxState(Enum):
@@ -157,6 +161,7 @@ class Outbox:
         flusher: Flusher,
         options: ServerOptions,
         end: Callable[[int, str], None],
+        format: Format = websocket_frame,  # noqa: A002 - the wire format, as everywhere here
     ) -> None:
         """
         Make an outbox in the state CONNECTING.
@@ -165,6 +170,7 @@ class Outbox:
             flusher: The worker's flusher.
             options: The limits.
             end: Ends the exchange with a close code and a reason, by ``finish`` if it is open.
+            format: How prepared messages leave here.
         """
         self._flusher = flusher
         self._end = end
@@ -178,9 +184,24 @@ class Outbox:
         self._write: Callable[[bytes], None] = _write_nowhere
         self._transport_bytes: Callable[[], int] = _no_bytes
         self.bytes_max = options.outbox_bytes_max
-        self.format: Format = websocket_frame
+        self.format: Format = format
         self.state = OutboxState.CONNECTING
         self.writable = False
+
+    def configure(self, overflow: str | None, bytes_max: int | None) -> None:
+        """
+        See ``types.Configure``: what holds for outboxes of any kind.
+
+        Raises:
+            LocalProtocolError: It is too late, or a value is not known.
+        """
+        if self.state is not OutboxState.CONNECTING:
+            raise LocalProtocolError("expected configure() before websocket.accept or http.response.body, got it after")
+        if overflow is not None and overflow not in OVERFLOW_POLICIES:
+            expected = " or ".join(map(repr, OVERFLOW_POLICIES))
+            raise LocalProtocolError(f"expected overflow={expected}, got {overflow!r}")
+        if bytes_max is not None:
+            self.bytes_max = bytes_max
 
     @property
     def pending_bytes(self) -> int:
@@ -311,8 +332,14 @@ class Outbox:
             if self._late_pong is not None:
                 pong, self._late_pong = self._late_pong, None
                 self.control(pong)
-            self.state = OutboxState.CLOSING
-            self.control(frame)
+            self.finish_with(frame)
+
+    def finish_with(self, last: bytes) -> None:
+        """
+        Queue the last bytes behind everything else; nothing is taken after them.
+        """
+        self.state = OutboxState.CLOSING
+        self.control(last)
 
     def shut(self) -> None:
         """
@@ -332,14 +359,17 @@ class Outbox:
         """
         self._end = _end_nothing
 
-    def flush(self) -> bool:
+    def flush(self, *, force: bool = False) -> bool:
         """
         Write what is queued, in one call, if the transport holds nothing.
+
+        Args:
+            force: Write in any case: somebody else is to write behind this.
 
         Returns:
             Whether nothing is queued any more.
         """
-        if not self.writable:
+        if not (self.writable or force):
             return self._queue is None
         if self._late_pong is not None:
             pong, self._late_pong = self._late_pong, None

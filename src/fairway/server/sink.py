@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from fairway import metrics
 from fairway.wire.http1 import LAST_CHUNK, encode_chunk, encode_head
+from fairway.wire.sse import event_chunk, event_plain
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from fairway.server.clock import DateHeader
     from fairway.wire.http1 import Request
+    from fairway.wire.prepared import Format
 
 __all__ = ["Http1Sink"]
 
@@ -101,7 +103,7 @@ class Http1Sink:
         encoded = encode_head(status, headers, extra)
         self._no_body, self._chunked = no_body, chunked
         if not no_body:
-            encoded += self._framed(body, end=end) if chunked else body
+            encoded += self.frame(body, end=end) if chunked else body
         _sent.value += len(encoded)
         self._transport.write(encoded)
 
@@ -109,7 +111,7 @@ class Http1Sink:
         """
         See ``types.Sink``.
         """
-        framed = self._framed(data, end=end)
+        framed = self.frame(data, end=end)
         if framed:
             _sent.value += len(framed)
             self._transport.write(framed)
@@ -135,9 +137,16 @@ class Http1Sink:
         self.keep_alive = False
         self._transport.close()
 
-    def _framed(self, data: bytes, *, end: bool) -> bytes:
+    @property
+    def event_format(self) -> Format:
         """
-        Delimit one part of the body.
+        See ``types.Sink``.
+        """
+        return event_plain if self._http_1_0 else event_chunk
+
+    def frame(self, data: bytes, *, end: bool) -> bytes:
+        """
+        See ``types.Sink``.
         """
         if self._no_body:
             return b""

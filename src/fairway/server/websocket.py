@@ -19,6 +19,7 @@ from fairway.server.asgi_state import WEBSOCKET, Machine, State
 from fairway.server.exchange import FRAMING, Exchange, refusal_status, response_status
 from fairway.server.inbox import Inbox
 from fairway.server.outbox import Outbox, OutboxState
+from fairway.server.streaming import wait_for_room
 from fairway.wire import codes
 from fairway.wire.handshake import Upgrade, accept_head
 from fairway.wire.websocket import (
@@ -44,8 +45,6 @@ PING = encode_ping(b"")
 # Looking a member up in its enum costs 50 ns on Python 3.11; these are met in each handshake.
 _CONNECTING, _OPEN, _GONE = State.CONNECTING, State.OPEN, State.GONE
 _OUTBOX_OPEN = OutboxState.OPEN
-
-OVERFLOW_POLICIES = ("close",)
 
 
 class WebSocketExchange(Exchange):
@@ -112,13 +111,7 @@ class WebSocketExchange(Exchange):
         Raises:
             LocalProtocolError: The handshake is accepted already, or a value is not known.
         """
-        if self.state is not _CONNECTING:
-            raise LocalProtocolError("expected configure() before websocket.accept, got it after")
-        if overflow is not None and overflow not in OVERFLOW_POLICIES:
-            expected = " or ".join(map(repr, OVERFLOW_POLICIES))
-            raise LocalProtocolError(f"expected overflow={expected}, got {overflow!r}")
-        if outbox_bytes_max is not None:
-            self.outbox.bytes_max = outbox_bytes_max
+        self.outbox.configure(overflow, outbox_bytes_max)
 
     # -- from the peer
 
@@ -248,7 +241,7 @@ class WebSocketExchange(Exchange):
                     "expected 'text' or 'bytes' in websocket.send, got neither"
                 )
             frame = encode_binary(data)
-        return self._wait_for_room() if self.outbox.send(frame) else None
+        return wait_for_room(self.connection, self.outbox) if self.outbox.send(frame) else None
 
     def close(self, message: Message) -> None:
         """
@@ -301,17 +294,7 @@ class WebSocketExchange(Exchange):
         self.connection.response_complete()
         return None
 
-    # -- waiting for a slow reader
-
-    async def _wait_for_room(self) -> None:
-        """
-        Wait until half the limit is free again, or the peer has gone.
-        """
-        outbox = self.outbox
-        outbox.flush()
-        while outbox.crowded():
-            await self.connection.wait_for_room()
-            outbox.flush()
+    # -- the transport
 
     def pause_writing(self) -> None:
         """
@@ -329,6 +312,13 @@ class WebSocketExchange(Exchange):
             self._finish_when_flushed(self._finish)
 
     # -- the end
+
+    @property
+    def lasting(self) -> bool:
+        """
+        See ``Exchange``.
+        """
+        return True
 
     def end(self, code: int, reason: str = "") -> None:
         """

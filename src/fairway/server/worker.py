@@ -35,7 +35,6 @@ from fairway.server.scope import (
     peer_address,
 )
 from fairway.server.timers import TimingWheel
-from fairway.server.websocket import WebSocketExchange
 from fairway.wire import codes
 
 if TYPE_CHECKING:
@@ -279,9 +278,9 @@ class Worker:
         """
         Stop accepting and end everything, at most ``seconds`` long.
 
-        WebSockets are closed with 1012 in batches, over half of the time at most, so that
-        their clients do not all come back at once; requests may finish. Who has just been
-        accepted is served first: for a client that was let in, the end of its connection is
+        WebSockets are closed with 1012 and event streams ended in batches, over half of the time
+        at most, so that their clients do not all come back at once; requests may finish. Who has
+        just been accepted is served first: for a client that was let in, the end of its connection is
         a failure, where another process would have answered.
         """
         self.stopping = True
@@ -292,7 +291,7 @@ class Worker:
         await self._wait_arrived(min(ARRIVAL_SECONDS, seconds / 4))
         self.admitting = False
         self._end_requests()
-        await self._restart_websockets(seconds / 2)
+        await self._restart(seconds / 2)
         self.check_empty()
         try:
             await asyncio.wait_for(self._empty.wait(), max(0.0, until - self.loop.time()))
@@ -304,7 +303,7 @@ class Worker:
         End connections between requests now, and others after their response.
         """
         for connection in list(self.connections):
-            if isinstance(connection.exchange, WebSocketExchange):
+            if connection.exchange is not None and connection.exchange.lasting:
                 continue
             if connection.answering:
                 connection.sink.keep_alive = False
@@ -363,18 +362,18 @@ class Worker:
         if self._server is not None:
             self._server.close()
 
-    async def _restart_websockets(self, seconds: float) -> None:
+    async def _restart(self, seconds: float) -> None:
         """
-        Tell every WebSocket that the server restarts, spread over at most ``seconds``.
+        Tell WebSockets and event streams that the server restarts, spread over so many seconds.
         """
-        exchanges = (connection.exchange for connection in self.connections)
-        sockets = [exchange for exchange in exchanges if isinstance(exchange, WebSocketExchange)]
+        found = (connection.exchange for connection in self.connections)
+        exchanges = [exchange for exchange in found if exchange is not None and exchange.lasting]
         turns = max(1, int(seconds / PACE_SECONDS))
-        size = max(PACE_CONNECTIONS_MIN, -(-len(sockets) // turns))
-        for start in range(0, len(sockets), size):
+        size = max(PACE_CONNECTIONS_MIN, -(-len(exchanges) // turns))
+        for start in range(0, len(exchanges), size):
             if start:
                 await asyncio.sleep(PACE_SECONDS)
-            for exchange in sockets[start : start + size]:
+            for exchange in exchanges[start : start + size]:
                 exchange.end(codes.RESTART, "the server restarts")
 
 

@@ -2,7 +2,7 @@
 A message that is encoded once per wire format, however many peers it goes to.
 
 The formats live with their protocols: a format is simply the function that
-encodes, ``websocket.websocket_frame`` for one.
+encodes: ``websocket.websocket_frame``, ``sse.event_chunk``, ``sse.event_plain``.
 """
 
 from __future__ import annotations
@@ -25,16 +25,27 @@ class Prepared:
     Attributes:
         text: The message, if it is text.
         data: The message, if it is binary.
+        event: Name of the event that it is to readers of event streams, or None.
+        id: Its id for these, or None. WebSockets know neither.
         encodings: What has been encoded, by format; hot paths look here first.
     """
 
-    __slots__ = ("data", "encodings", "text")
+    __slots__ = ("data", "encodings", "event", "id", "text")
 
-    def __init__(self, text: str | None = None, data: bytes | None = None) -> None:
+    def __init__(
+        self,
+        text: str | None = None,
+        data: bytes | None = None,
+        *,
+        event: str | None = None,
+        id: str | None = None,  # noqa: A002 - the field's own word
+    ) -> None:
         if (text is None) == (data is None):
             raise TypeError("a message is either text or binary: pass exactly one of text and data")
         self.text = text
         self.data = data
+        self.event = event
+        self.id = id
         self.encodings: dict[Format, bytes] = {}
 
     def __repr__(self) -> str:

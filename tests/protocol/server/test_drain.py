@@ -204,7 +204,7 @@ async def test_paced(app: Puppet, served: Served, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(worker_module, "PACE_CONNECTIONS_MIN", 1)
     monkeypatch.setattr(asyncio, "sleep", pause)
-    await served.worker._restart_websockets(0.2)
+    await served.worker._restart(0.2)
     monkeypatch.undo()
     # Four batches, 50 ms apart, fit into the time.
     assert pauses == [(2, 0.05), (4, 0.05), (6, 0.05)]

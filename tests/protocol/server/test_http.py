@@ -29,6 +29,7 @@ class TestRequest:
         peer = await served.connect()
         await peer.send(request("/caf%C3%A9/a%2Fb?x=%20y", "X-Thing: 1", "x-thing: 2"))
         scope = (await app.call()).scope
+        assert list(scope.pop("extensions")) == ["fairway"]
         assert scope == {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.5"},
