@@ -14,6 +14,9 @@ from fairway.lazy import lazy_names
 if TYPE_CHECKING:
     from fairway.broadcasting import abroadcast, broadcast
     from fairway.consumers.base import AsyncConsumer, SyncConsumer
+    from fairway.consumers.http import AsyncHttpConsumer
+    from fairway.consumers.longpoll import LongPollConsumer
+    from fairway.consumers.sse import EventStreamConsumer
     from fairway.consumers.websocket import (
         AsyncJsonWebsocketConsumer,
         AsyncWebsocketConsumer,
@@ -26,9 +29,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AsyncConsumer": "fairway.consumers.base",
+    "AsyncHttpConsumer": "fairway.consumers.http",
     "AsyncJsonWebsocketConsumer": "fairway.consumers.websocket",
     "AsyncWebsocketConsumer": "fairway.consumers.websocket",
+    "EventStreamConsumer": "fairway.consumers.sse",
     "JsonWebsocketConsumer": "fairway.consumers.websocket",
+    "LongPollConsumer": "fairway.consumers.longpoll",
     "SyncConsumer": "fairway.consumers.base",
     "WebsocketConsumer": "fairway.consumers.websocket",
     "abroadcast": "fairway.broadcasting",
@@ -38,9 +44,12 @@ _HOMES = {
 
 __all__ = [
     "AsyncConsumer",
+    "AsyncHttpConsumer",
     "AsyncJsonWebsocketConsumer",
     "AsyncWebsocketConsumer",
+    "EventStreamConsumer",
     "JsonWebsocketConsumer",
+    "LongPollConsumer",
     "SyncConsumer",
     "WebsocketConsumer",
     "__version__",

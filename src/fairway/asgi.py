@@ -25,8 +25,9 @@ from django.core.handlers.asgi import ASGIHandler
 
 from fairway.auth import identify
 from fairway.exceptions import ConfigurationError
-from fairway.routing import ProtocolTypeRouter, UrlconfRouter
-from fairway.security import admit
+from fairway.routing import Match, ProtocolTypeRouter, UrlconfRouter
+from fairway.security import admit, admit_request
+from fairway.sessions import InstanceSessionWrapper, read_cookies
 from fairway.types import ASGIApplication, Receive, Scope, Send
 
 __all__ = [
@@ -88,7 +89,11 @@ class Application:
         """
         kind = scope["type"]
         if kind == "http":
-            await self._pages(scope, receive, send)
+            match = self._router.resolve_http(scope)
+            if match is None:
+                await self._pages(scope, receive, send)
+            else:
+                await self._http_consumer(match, scope, receive, send)
         elif kind == "websocket":
             await self._websocket(scope, receive, send)
         elif kind == "lifespan":
@@ -118,6 +123,22 @@ class Application:
         scope["url_route"] = {"args": match.args, "kwargs": match.kwargs}
         await identify(scope)
         await match.application(scope, receive, send)
+
+    async def _http_consumer(
+        self, match: Match, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """
+        Host and Origin, session and user, consumer: without Django's middleware, as sockets.
+        """
+        if not await admit_request(scope, receive, send):
+            return
+        scope["url_route"] = {"args": match.args, "kwargs": match.kwargs}
+        scope["cookies"] = read_cookies(scope)
+        # Saves what the consumer changes in the session, as the response starts.
+        session = InstanceSessionWrapper(scope, send)
+        await session.resolve_session()
+        await identify(session.scope)
+        await match.application(session.scope, receive, session.send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """

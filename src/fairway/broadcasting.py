@@ -23,7 +23,7 @@ from django.utils.functional import Promise
 
 from fairway import metrics
 from fairway.exceptions import ChannelLayerUnavailable, InvalidChannelLayerError
-from fairway.layers.codec import Kind
+from fairway.layers.codec import Kind, pack_event
 from fairway.layers.layer import ChannelLayer
 from fairway.layers.notices import Notices
 from fairway.layers.registry import DEFAULT_CHANNEL_LAYER, channel_layers, get_channel_layer
@@ -38,6 +38,8 @@ def broadcast(
     message: Any,
     *,
     exclude: str | None = None,
+    event: str | None = None,
+    id: str | None = None,  # noqa: A002 - the field's own word
     using: str | None = None,
     strict: bool = False,
     layer: str = DEFAULT_CHANNEL_LAYER,
@@ -55,6 +57,8 @@ def broadcast(
         message: A ``str`` or ``bytes``, sent as it is, or anything that
             ``DjangoJSONEncoder`` can say.
         exclude: A channel name that is to get nothing, often the sender's.
+        event: Name of the event that event streams get; WebSockets get the message alone.
+        id: Its id there, which comes back as ``last_event_id`` or a cursor.
         using: The database whose transaction counts. Needed only while transactions
             are open on several databases and none of them is ``default``.
         strict: Wait until the broker has taken the message, and raise if it does not.
@@ -67,7 +71,7 @@ def broadcast(
         ChannelLayerUnavailable: With ``strict``, the broker did not take it.
     """
     target = own_layer(layer)
-    kind, payload = encode(message)
+    kind, payload = encode(message, event, id)
     target.require_sendable(group, payload)
     send = partial(_send, target, group, payload, kind, exclude, strict=strict)
     alias = transaction_to_wait_for(using)
@@ -83,6 +87,8 @@ async def abroadcast(
     message: Any,
     *,
     exclude: str | None = None,
+    event: str | None = None,
+    id: str | None = None,  # noqa: A002 - the field's own word
     strict: bool = False,
     layer: str = DEFAULT_CHANNEL_LAYER,
 ) -> None:
@@ -93,6 +99,8 @@ async def abroadcast(
         group: The group's name.
         message: As for ``broadcast()``.
         exclude: A channel name that is to get nothing, often ``self.channel_name``.
+        event: Name of the event that event streams get; WebSockets get the message alone.
+        id: Its id there, which comes back as ``last_event_id`` or a cursor.
         strict: Raise if the broker does not take the message, instead of counting it.
         layer: Alias of the channel layer.
 
@@ -101,7 +109,7 @@ async def abroadcast(
         MessageTooLarge: The encoded message is above the layer's limit.
         ChannelLayerUnavailable: With ``strict``, the broker did not take it.
     """
-    kind, payload = encode(message)
+    kind, payload = encode(message, event, id)
     try:
         await own_layer(layer).broadcast(group, payload, kind=kind, exclude=exclude)
     except ChannelLayerUnavailable as error:
@@ -110,14 +118,17 @@ async def abroadcast(
         _count_lost(group, error)
 
 
-def encode(message: Any) -> tuple[Kind, bytes]:
+def encode(message: Any, event: str | None = None, id: str | None = None) -> tuple[Kind, bytes]:  # noqa: A002 - the field's own word
     """
     Encode a message as it goes to the sockets.
 
     Raises:
         TypeError: It is nothing that can be sent.
+        LocalProtocolError: The event's name or id could break its line.
     """
     if isinstance(message, bytes | bytearray | memoryview):
+        if event is not None or id is not None:
+            raise TypeError("an event with a name or id holds text, not bytes")
         return Kind.BINARY, bytes(message)
     if isinstance(message, str | Promise):
         kind, text = Kind.TEXT, str(message)
@@ -125,6 +136,8 @@ def encode(message: Any) -> tuple[Kind, bytes]:
         kind = Kind.JSON
         text = json.dumps(message, cls=DjangoJSONEncoder, separators=(",", ":"), ensure_ascii=False)
     try:
+        if event is not None or id is not None:
+            return Kind.EVENT, pack_event(text, event, id, is_json=kind is Kind.JSON)
         return kind, text.encode()
     except UnicodeEncodeError as error:
         raise TypeError(f"the message holds text that UTF-8 cannot say: {error}") from None

@@ -222,6 +222,7 @@ class UrlconfRouter:
 
     def __init__(self) -> None:
         self._compiled: WeakKeyDictionary[URLResolver, Route] = WeakKeyDictionary()
+        self._compiled_http: WeakKeyDictionary[URLResolver, Route] = WeakKeyDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """
@@ -251,6 +252,28 @@ class UrlconfRouter:
             )
         return match
 
+    def resolve_http(self, scope: Scope) -> Match | None:
+        """
+        Find the HTTP consumer for a request; None where a page answers, or nobody.
+
+        Hot path: once per request. A page that stands before it in ``urls.py`` wins as it does
+        under Django; that is looked at only where a consumer fits.
+        """
+        resolver = get_resolver()
+        root = self._compiled_http.get(resolver)
+        if root is None:
+            children = tuple(_compile(resolver.url_patterns, _is_http_consumer))
+            root = self._compiled_http[resolver] = Route(resolver.pattern, {}, None, children)
+        if not root.children:
+            return None
+        path = scope["path"].removeprefix(scope.get("root_path") or "")
+        match = next(_matches((root,), path), None)
+        if match is None:
+            return None
+        first = resolver.resolve(path).func
+        wanted = getattr(match.application, "consumer_class", None)
+        return match if wanted in {first, getattr(first, "consumer_class", None)} else None
+
     def load(self) -> None:
         """
         Read the routes now, so that their mistakes show before a socket comes.
@@ -264,7 +287,7 @@ class UrlconfRouter:
         resolver = get_resolver()
         root = self._compiled.get(resolver)
         if root is None:
-            children = tuple(_compile(resolver.url_patterns, _is_consumer))
+            children = tuple(_compile(resolver.url_patterns, _is_socket_consumer))
             root = self._compiled[resolver] = Route(resolver.pattern, {}, None, children)
         return root
 
@@ -341,12 +364,29 @@ def _is_double_callable(application: Any) -> bool:
     return False
 
 
-def _is_consumer(callback: Any) -> bool:
+def _consumer_class(callback: Any) -> Any:
     """
-    Whether a callback found in ``urls.py`` is a consumer and not a view.
+    Give the consumer class of a callback found in ``urls.py``; None if it is a view.
     """
-    return hasattr(callback, "consumer_class") or (
-        inspect.isclass(callback) and hasattr(callback, "as_asgi")
+    if inspect.isclass(callback) and hasattr(callback, "as_asgi"):
+        return callback
+    return getattr(callback, "consumer_class", None)
+
+
+def _is_http_consumer(callback: Any) -> bool:
+    """
+    Whether a callback found in ``urls.py`` is a consumer of requests.
+    """
+    return hasattr(_consumer_class(callback), "http_request")
+
+
+def _is_socket_consumer(callback: Any) -> bool:
+    """
+    Whether a callback found in ``urls.py`` is a consumer of anything else, or of both.
+    """
+    consumer_class = _consumer_class(callback)
+    return consumer_class is not None and (
+        hasattr(consumer_class, "websocket_connect") or not hasattr(consumer_class, "http_request")
     )
 
 

@@ -1,5 +1,5 @@
 """
-Who may open a WebSocket: the rules about Host and Origin.
+Who may open a WebSocket or reach an HTTP consumer: the rules about Host and Origin.
 
 Browsers send cookies with a WebSocket handshake from any page, and no other rule of
 theirs protects it, so the server has to look at the Origin. ``admit()`` is Fairway's
@@ -45,6 +45,7 @@ _READ = {
     b"x-forwarded-host": "HTTP_X_FORWARDED_HOST",
     b"x-forwarded-port": "HTTP_X_FORWARDED_PORT",
 }
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # As Django's CsrfViewMiddleware.
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 # The rule costs a tenth of a handshake and depends on nothing but settings and what it reads, which
@@ -67,6 +68,20 @@ class Refusal(NamedTuple):
     kind: str
     reason: str
     fix: str
+
+    @property
+    def status(self) -> int:
+        """
+        What Django answers a request with for the same reason.
+        """
+        return 400 if self.kind == "host" else 403
+
+    @property
+    def words(self) -> bytes:
+        """
+        What the client is told: not the reason, which is for the log.
+        """
+        return f"The {self.kind} of this request is not allowed here.\n".encode()
 
 
 class HandshakeRequest(HttpRequest):
@@ -131,6 +146,46 @@ async def admit(scope: Scope, receive: Receive, send: Send) -> bool:
         extra={"status_code": 403},
     )
     await _deny(receive, send)
+    return False
+
+
+def request_refusal(scope: Scope) -> Refusal | None:
+    """
+    Apply Fairway's rule to a request for an HTTP consumer, and say in the log why not.
+
+    What only reads needs no Origin: no browser shows a page what another site answers. All
+    other methods need what a handshake needs, which is the part of Django's CSRF protection
+    that asks for no token.
+
+    Returns:
+        Why not, or None if the request may pass.
+    """
+    found = refusal(scope)
+    if found is None or (found.kind == "origin" and scope["method"] in _SAFE_METHODS):
+        return None
+    metrics.refusals.add(found.kind)
+    logger.warning(
+        "%s %s refused with %d: %s. If it is yours: %s",
+        scope["method"],
+        _shown(scope.get("path", "")),
+        found.status,
+        found.reason,
+        found.fix,
+        extra={"status_code": found.status},
+    )
+    return found
+
+
+async def admit_request(scope: Scope, receive: Receive, send: Send) -> bool:
+    """
+    Let a request for an HTTP consumer pass by Fairway's rule, or refuse it.
+    """
+    found = request_refusal(scope)
+    if found is None:
+        return True
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": found.status, "headers": headers})
+    await send({"type": "http.response.body", "body": found.words})
     return False
 
 

@@ -206,6 +206,9 @@ class InstanceSessionWrapper:
                 self._set_cookie(message, session, empty=empty)
         await self.real_send(message)
 
+    # It adds to the start of a response and changes nothing that follows.
+    send.fairway_transparent = True  # type: ignore[attr-defined] # functions take attributes
+
     def save_session(self) -> None:
         """
         Save the session.

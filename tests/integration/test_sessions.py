@@ -181,7 +181,17 @@ class TestSessions:
         await SessionMiddlewareStack(application)(scope_of("http"), nothing, send)
         assert seen[0] is send
         assert is_transparent(seen[0])
-        assert not is_transparent(seen[1])
+        assert seen[1] is not send
+
+    async def test_lets_the_parts_of_a_response_pass(self) -> None:
+        """What saves a session adds to a response's start alone, so events go straight out."""
+        seen = []
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            seen.append(send)
+
+        await SessionMiddlewareStack(application)(scope_of("http"), nothing, Sent())
+        assert is_transparent(seen[0])
 
     async def test_a_subclass_may_save_on_other_messages(self) -> None:
         """A wrapper that saves on websocket.accept gets to see it."""

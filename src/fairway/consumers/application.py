@@ -18,6 +18,8 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.utils.log import log_response
 
+from fairway.consumers.view import respond
+
 __all__ = ["application_of"]
 
 logger = logging.getLogger("fairway.consumers")
@@ -51,12 +53,15 @@ def application_of(
 
     Returns:
         An async function, since that is what servers and Django know both to be. Called with
-        scope, receive and send, it runs a consumer; called with a request, it answers 426.
+        scope, receive and send, it runs a consumer. Called with a request, it answers 426, or
+        what a consumer of requests answers.
     """
     make = _maker(consumer_class, initkwargs)
 
     async def application(scope: Any, /, *args: Any, **kwargs: Any) -> Any:
         if isinstance(scope, HttpRequest):
+            if hasattr(consumer_class, "http_request"):
+                return await respond(application, scope, args, kwargs)
             return upgrade_required(scope)
         return await make(scope)(scope, *args, **kwargs)
 

@@ -42,6 +42,21 @@ Events after which nothing follows.
 """
 
 
+UNAUTHENTICATED: tuple[Message, ...] = (
+    {
+        "type": "http.response.start",
+        "status": 401,
+        "headers": [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"cache-control", b"no-store"),
+            # RFC 9110 section 15.5.2 wants a scheme; to browsers this one means no dialogue.
+            (b"www-authenticate", b"Cookie"),
+        ],
+    },
+    {"type": "http.response.body", "body": b"Log in first.\n"},
+)
+
+
 class UrlKwargs:
     """
     Reads ``scope["url_route"]["kwargs"]``; a consumer may assign something else to the name.
@@ -59,7 +74,8 @@ class AsyncConsumer:
 
     Attributes:
         channel_layer_alias: Which channel layer to use.
-        login_required: Whether a WebSocket is refused (HTTP 403) unless a user is logged in.
+        login_required: Whether a WebSocket is refused (HTTP 403), and a request answered with
+            401, unless a user is logged in.
         scope: The ASGI scope.
         url_kwargs: The named parts of the route that led here, converted.
         channel_layer: The channel layer, or None if there is none of that alias.
@@ -71,6 +87,8 @@ class AsyncConsumer:
     # alone is mangled, what other modules use begins with _fairway, and _sync is Channels'.
     _sync: ClassVar[bool] = False
     _fairway_handler_names: ClassVar[dict[str, str]] = {}
+    # Whether messages to the socket may go there around the consumer.
+    _fairway_direct: ClassVar[bool] = True
     # Whether the socket was closed from here.
     _fairway_closing = False
     # Whether the channel layer knows this consumer's inbox, and so by itself what to leave.
@@ -107,7 +125,7 @@ class AsyncConsumer:
         self.channel_layer = get_channel_layer(self.channel_layer_alias)
         if self.channel_layer is not None:
             self.channel_name = await self.channel_layer.new_channel()
-        source = open_source(self, receive, send)
+        source = self._fairway_open_source(receive, send)
         self.__attached = source.attached
         try:
             last = await self.__handle_events(source)
@@ -211,11 +229,12 @@ class AsyncConsumer:
 
     async def __admit(self, receive: Receive, send: Send) -> bool:
         """
-        Refuse a WebSocket without a user who is logged in.
+        Refuse a WebSocket or request without a user who is logged in.
 
-        Refused before it is accepted, it gets HTTP 403; where there is no HTTP, code 4401.
+        Refused before it is accepted, a WebSocket gets HTTP 403; where there is no HTTP, code
+        4401. A request gets 401, at which an EventSource stops coming back.
         """
-        if self.scope["type"] != "websocket":
+        if self.scope["type"] not in {"http", "websocket"}:
             return True
         if "user" not in self.scope:
             raise ConfigurationError(
@@ -226,8 +245,18 @@ class AsyncConsumer:
             return True
         await receive()
         with suppress(ClientDisconnected):
-            await send({"type": "websocket.close", "code": codes.UNAUTHENTICATED})
+            if self.scope["type"] == "http":
+                for message in UNAUTHENTICATED:
+                    await send(message)
+            else:
+                await send({"type": "websocket.close", "code": codes.UNAUTHENTICATED})
         return False
+
+    def _fairway_open_source(self, receive: Receive, send: Send) -> Source:
+        """
+        Find out where this consumer's events come from.
+        """
+        return open_source(self, receive, send)
 
     async def __end(self, last: Message) -> None:
         """
@@ -262,11 +291,14 @@ class AsyncConsumer:
             code = codes.ABNORMAL
         elif isinstance(error, ClientFault):
             code = error.code
-        if self.scope["type"] != "websocket":
+        last: Message = {"type": "http.disconnect"}
+        if self.scope["type"] == "websocket":
+            last = {"type": "websocket.disconnect", "code": code, "reason": ""}
+        elif self.scope["type"] != "http":
             await self.__leave_groups()
             return
         try:
-            await self.__end({"type": "websocket.disconnect", "code": code, "reason": ""})
+            await self.__end(last)
         except Exception:
             logger.exception("%s failed at its end", type(self).__qualname__)
 

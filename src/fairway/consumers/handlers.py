@@ -27,7 +27,7 @@ RELAY = "_fairway_relay"
 The method of a consumer that passes a message on to its socket.
 """
 
-RELAYED = frozenset({"websocket.close", "websocket.send"})
+RELAYED = frozenset({"http.response.body", "websocket.close", "websocket.send"})
 """
 ASGI send types that a group message may have.
 """

@@ -14,21 +14,19 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
 from fairway.consumers.handlers import overrides
-from fairway.layers.codec import Envelope, Kind
+from fairway.layers.codec import JSON_MARK, Envelope, Kind
 from fairway.types import Message, Outbox, Receive, Send, is_transparent
 
 __all__ = ["ServerSource", "Source", "TaskSource", "await_many_dispatch", "open_source"]
 
 HANDLER, CLOSE, JSON = Kind.HANDLER, Kind.CLOSE, Kind.JSON
 
-JSON_MARK = "fairway.json"
-"""
-Key of a ``websocket.send`` whose text was made from a value that a class may encode its own way.
-"""
-
 DIRECT_UNLESS_OVERRIDDEN = (
     "encode_json",
+    "encode_event",
     "send",
+    "send_body",
+    "send_event",
     "send_json",
     "websocket_close",
     "websocket_send",
@@ -225,11 +223,12 @@ async def await_many_dispatch(
 
 
 @lru_cache(maxsize=1024)
-def _may_be_passed_by(consumer_class: type) -> bool:
+def _may_be_passed_by(consumer_class: Any) -> bool:
     """
     Whether a message to the socket of such a consumer loses nothing by going there straight.
     """
-    return not overrides(consumer_class, DIRECT_UNLESS_OVERRIDDEN)
+    direct: bool = consumer_class._fairway_direct  # noqa: SLF001 - kept for this module
+    return direct and not overrides(consumer_class, DIRECT_UNLESS_OVERRIDDEN)
 
 
 def open_source(consumer: Any, receive: Receive, send: Send) -> Source:

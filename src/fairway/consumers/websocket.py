@@ -15,7 +15,6 @@ from json import JSONDecodeError
 from typing import Any, NoReturn
 
 from fairway.consumers.base import AsyncConsumer, SyncConsumer
-from fairway.consumers.sources import JSON_MARK
 from fairway.exceptions import (
     AcceptConnection,
     DenyConnection,
@@ -23,6 +22,7 @@ from fairway.exceptions import (
     InvalidMessage,
     StopConsumer,
 )
+from fairway.layers.codec import JSON_MARK
 from fairway.types import Message
 from fairway.wire import codes
 

@@ -17,9 +17,32 @@ from fairway.exceptions import LocalProtocolError
 from fairway.layers.values import decode, encode
 from fairway.wire import codes
 from fairway.wire.prepared import Prepared
+from fairway.wire.sse import encode_event
 from fairway.wire.websocket import encode_close
 
-__all__ = ["Envelope", "Kind", "decode", "encode", "pack", "sort", "unpack"]
+__all__ = [
+    "EVENT_MARK",
+    "JSON_MARK",
+    "Envelope",
+    "Kind",
+    "decode",
+    "encode",
+    "pack",
+    "pack_event",
+    "sort",
+    "unpack",
+    "unpack_event",
+]
+
+JSON_MARK = "fairway.json"
+"""
+Key of a ``websocket.send`` whose text was made from a value that a class may encode its own way.
+"""
+
+EVENT_MARK = "fairway.event"
+"""
+Key of a ``websocket.send`` that is an event, with its name and id.
+"""
 
 LIFETIME_MAX = 10.0 * 365 * 86400
 """
@@ -46,6 +69,8 @@ class Kind(IntEnum):
     """To the process of a channel: add the channel to a group."""
     LEAVE = 6
     """To the process of a channel: take the channel out of a group."""
+    EVENT = 7
+    """Text, with what readers of event streams are told besides: the event's name and id."""
 
 
 class Envelope:
@@ -59,7 +84,8 @@ class Envelope:
         channel: The channel it is addressed to, None for a group's or queue's message.
         exclude: The channel that is to get nothing, or None.
         payload: The content. For HANDLER what ``values.encode`` gave; for TEXT and JSON UTF-8;
-            for CLOSE the encoded event; for JOIN and LEAVE the group's name in UTF-8.
+            for EVENT what ``pack_event`` gave; for CLOSE the encoded event; for JOIN and LEAVE
+            the group's name in UTF-8.
         expires: The last moment at which it may be read, in seconds of ``time.monotonic()``.
     """
 
@@ -112,6 +138,9 @@ class Envelope:
         if prepared is None:
             if self.kind is Kind.BINARY:
                 prepared = Prepared(data=self.payload)
+            elif self.kind is Kind.EVENT:
+                text, event, id_, _ = unpack_event(self.payload)
+                prepared = Prepared(text=text, event=event, id=id_)
             else:
                 prepared = Prepared(text=self.payload.decode())
             self._prepared = prepared
@@ -129,6 +158,11 @@ class Envelope:
             self._prepared = Prepared(text=self.payload.decode())
         elif kind is Kind.HANDLER:
             self._read.append(decode(self.payload))
+        elif kind is Kind.EVENT:
+            try:
+                encode_event(event=self.prepared.event, id=self.prepared.id)
+            except LocalProtocolError as error:
+                raise ValueError(str(error)) from None
         elif kind is Kind.CLOSE:
             self.closing()
         elif kind is not Kind.BINARY:
@@ -154,6 +188,10 @@ class Envelope:
                 return decode(self.payload)
         if self.kind is Kind.BINARY:
             return {"type": "websocket.send", "bytes": self.payload}
+        if self.kind is Kind.EVENT:
+            text, event, id_, is_json = unpack_event(self.payload)
+            marks: dict[str, Any] = {JSON_MARK: True} if is_json else {}
+            return {"type": "websocket.send", "text": text, EVENT_MARK: (event, id_), **marks}
         return {"type": "websocket.send", "text": self.payload.decode()}
 
 
@@ -178,6 +216,31 @@ def sort(message: dict[str, Any]) -> tuple[Kind, bytes]:
         read_close(decode(payload))
         return Kind.CLOSE, payload
     return Kind.HANDLER, payload
+
+
+def pack_event(text: str, event: str | None, id: str | None, *, is_json: bool) -> bytes:  # noqa: A002 - the field's own word
+    """
+    Encode the payload of an EVENT.
+
+    Raises:
+        LocalProtocolError: The name or id could break its line.
+        UnicodeEncodeError: A text holds lone surrogates.
+    """
+    encode_event(text, event=event, id=id)
+    return _encoder.encode((text, event, id, is_json))
+
+
+def unpack_event(payload: bytes) -> tuple[str, str | None, str | None, bool]:
+    """
+    Read what ``pack_event`` wrote: text, name, id, and whether the text was made as JSON.
+
+    Raises:
+        ValueError: This is none.
+    """
+    try:
+        return _event_decoder.decode(payload)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"not an event: {error}") from None
 
 
 def read_close(event: dict[str, Any]) -> tuple[int, str]:
@@ -246,3 +309,4 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(
     tuple[int, str, int, float, str | None, str | None, bytes],
 )
+_event_decoder = msgspec.msgpack.Decoder(tuple[str, str | None, str | None, bool])

@@ -253,6 +253,12 @@ class HttpExchange(Exchange):
         """
         if self.state is not State.COMPLETE:
             self.enter(State.GONE)
+        self._over()
+
+    def _over(self) -> None:
+        """
+        Let go of what a consumer asked for, once its response is complete.
+        """
         if self._stream is not None:
             self._stream.peer_gone()
         self.disconnect()
@@ -297,8 +303,7 @@ class HttpExchange(Exchange):
         ``http.response.body``: write it, with the head if it is the first part.
         """
         data, end = message.get("body", b""), not message.get("more_body", False)
-        if not isinstance(data, bytes):
-            data = _as_bytes(data)
+        data = data if isinstance(data, bytes) else _as_bytes(data)
         sink, left = self.connection.sink, self._left
         if self._status and left is None and end:
             left = self._left = len(data)
@@ -317,16 +322,12 @@ class HttpExchange(Exchange):
             sink.head(status, self._headers, data, length=length, end=end)
             # Not before: a head that cannot be encoded leaves room for another answer.
             self._status = 0
-            if self.connection.worker.access_log:
-                log.access(self, status)
-            if self._stream is not None and not end and length is None and not self._no_body:
-                self._stream.open()
-        elif self._stream is not None and self._stream.is_open:
-            wait = self._stream.write(data, end=end)
-            if not end:
-                return wait
-        else:
+            if self._stream is not None or self.connection.worker.access_log:
+                self._begun(status, ends=end or self._no_body or length is not None)
+        elif self._stream is None:
             sink.body(data, end=end)
+        elif (wait := self._stream.write(data, end=end)) is not None:
+            return wait
         if not end:
             return self.connection.wait_for_reader()
         if left and not self._no_body:
@@ -334,11 +335,18 @@ class HttpExchange(Exchange):
             self.connection.reset()
         self.state, self._steps = _COMPLETE, _COMPLETE_STEPS
         if self._inbox is not None:
-            self._inbox.disconnect({"type": "http.disconnect"})
-        if self._stream is not None:
-            self._stream.peer_gone()
+            self._over()
         self.connection.response_complete()
         return None
+
+    def _begun(self, status: int, *, ends: bool) -> None:
+        """
+        Note that the head is written; ``ends`` says that the body will end by itself.
+        """
+        if self.connection.worker.access_log:
+            log.access(self, status)
+        if self._stream is not None and not ends:
+            self._stream.open()
 
     def on_deadline(self, now: float) -> float:
         """

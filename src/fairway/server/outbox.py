@@ -196,7 +196,9 @@ class Outbox:
             LocalProtocolError: It is too late, or a value is not known.
         """
         if self.state is not OutboxState.CONNECTING:
-            raise LocalProtocolError("expected configure() before websocket.accept or http.response.body, got it after")
+            raise LocalProtocolError(
+                "expected configure() before websocket.accept or http.response.body, got it after"
+            )
         if overflow is not None and overflow not in OVERFLOW_POLICIES:
             expected = " or ".join(map(repr, OVERFLOW_POLICIES))
             raise LocalProtocolError(f"expected overflow={expected}, got {overflow!r}")

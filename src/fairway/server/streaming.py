@@ -129,7 +129,11 @@ class Stream:
         """
         Queue a part of the body; what is returned waits for a slow reader.
         """
-        frame = self._exchange.connection.sink.frame(data, end=end)
+        sink = self._exchange.connection.sink
+        if not self.is_open:
+            sink.body(data, end=end)
+            return None
+        frame = sink.frame(data, end=end)
         if end:
             self._finish(frame)
         elif frame and self.outbox.send(frame):

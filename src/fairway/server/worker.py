@@ -280,8 +280,8 @@ class Worker:
 
         WebSockets are closed with 1012 and event streams ended in batches, over half of the time
         at most, so that their clients do not all come back at once; requests may finish. Who has
-        just been accepted is served first: for a client that was let in, the end of its connection is
-        a failure, where another process would have answered.
+        just been accepted is served first: for a client that was let in, the end of its
+        connection is a failure, where another process would have answered.
         """
         self.stopping = True
         self.ready = False

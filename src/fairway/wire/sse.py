@@ -36,8 +36,11 @@ _BREAKING: Final = re.compile(r"[\r\n\0]")
 
 
 def encode_event(
-    data: str | None = None, *, event: str | None = None, id: str | None = None
-) -> bytes:  # noqa: A002 - the field's own word
+    data: str | None = None,
+    *,
+    event: str | None = None,
+    id: str | None = None,  # noqa: A002 - the field's own word
+) -> bytes:
     """
     Encode one event.
 
