@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -54,7 +54,7 @@ class AsyncHttpConsumer(AsyncConsumer):
     _fairway_source: HandlerSource
 
     body_bytes_max: int | None = None
-    groups: Iterable[str] | None = None
+    groups: Sequence[str] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.body: list[bytes] = []

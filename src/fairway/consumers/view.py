@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
@@ -64,7 +64,7 @@ async def respond(
         # Django would gather an endless answer to its end before it sends any of it.
         exchange.leave()
         return HttpResponse(NEEDS_ASGI, content_type="text/plain", status=501)
-    return _with_head(StreamingHttpResponse(exchange.parts(first)), start)
+    return _with_head(StreamingHttpResponse(Parts(exchange, first)), start)
 
 
 class ViewExchange:
@@ -120,26 +120,12 @@ class ViewExchange:
         """
         Wait for the start of the answer and the first part of its body.
         """
-        start = await self._next()
+        start = await self.next()
         if start["type"] != "http.response.start":
             raise LocalProtocolError(f"expected 'http.response.start', got {start['type']!r}")
-        return start, await self._next()
+        return start, await self.next()
 
-    async def parts(self, part: Message) -> AsyncIterator[bytes]:
-        """
-        Give the parts of the body, beginning with one that is known.
-        """
-        try:
-            while True:
-                if part.get("body"):
-                    yield part["body"]
-                if not part.get("more_body", False):
-                    return
-                part = await self._next()
-        finally:
-            self.leave()
-
-    async def _next(self) -> Message:
+    async def next(self) -> Message:
         """
         Wait for the consumer's next message, or raise what it failed with.
         """
@@ -155,6 +141,48 @@ class ViewExchange:
             return self._sent.get_nowait()
         self._task.result()
         raise LocalProtocolError("the consumer returned without completing its response")
+
+
+class Parts:
+    """
+    The parts of a body that goes on, as Django iterates over them.
+
+    Django does not close what it iterates over when its client leaves, but cancels it, calls
+    ``close()`` in some thread, or simply forgets it; so all of these are taken for the end.
+    """
+
+    def __init__(self, exchange: ViewExchange, first: Message) -> None:
+        self._exchange = exchange
+        self._first: Message | None = first
+        self._more = True
+        self._loop = asyncio.get_running_loop()
+
+    def __aiter__(self) -> Parts:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            while self._more:
+                part, self._first = self._first or await self._exchange.next(), None
+                self._more = part.get("more_body", False)
+                if part.get("body"):
+                    body: bytes = part["body"]
+                    return body
+        except BaseException:
+            self._exchange.leave()
+            raise
+        self._exchange.leave()
+        raise StopAsyncIteration
+
+    def close(self) -> None:
+        """
+        Tell the consumer that nobody listens any more. From any thread.
+        """
+        with suppress(RuntimeError):
+            # Raised where the loop has ended, and the consumer with it.
+            self._loop.call_soon_threadsafe(self._exchange.leave)
+
+    __del__ = close
 
 
 async def _run(application: ASGIApplication, scope: Scope, receive: Any, send: Any) -> None:

@@ -12,13 +12,12 @@ import pytest
 
 from fairway.consumers import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer
 from fairway.consumers.sources import (
-    JSON_MARK,
     ServerSource,
     TaskSource,
     await_many_dispatch,
     open_source,
 )
-from fairway.layers.codec import Envelope, Kind
+from fairway.layers.codec import JSON_MARK, Envelope, Kind
 from fairway.layers.values import encode
 from tests.unit.consumers.ends import FakeServer
 
