@@ -44,6 +44,12 @@ class Outbox(Protocol):
     """
 
     @property
+    def takes_bodies(self) -> bool:
+        """
+        Whether parts of an HTTP body may be offered, and not just messages.
+        """
+
+    @property
     def pending_bytes(self) -> int:
         """
         Bytes queued here and in the transport, not yet taken by the kernel.

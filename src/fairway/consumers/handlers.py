@@ -29,7 +29,7 @@ The method of a consumer that passes a message on to its socket.
 
 RELAYED = frozenset({"http.response.body", "websocket.close", "websocket.send"})
 """
-ASGI send types that a group message may have.
+ASGI send types that a group message may have; the first is nothing for a WebSocket.
 """
 
 EVENT_HANDLERS = frozenset(
@@ -102,7 +102,9 @@ def _search_handler(consumer: Any, message: Mapping[str, Any]) -> Callable[[Any]
     cls, kind = type(consumer), message["type"]
     handler = None if name in _own_names(cls) else getattr(consumer, name, None)
     if not callable(handler):
-        if kind not in RELAYED:
+        if kind not in RELAYED or (
+            kind == "http.response.body" and consumer.scope["type"] == "websocket"
+        ):
             raise NoHandler(_explain(cls, kind, name), message)
         name = RELAY
         handler = getattr(consumer, RELAY)

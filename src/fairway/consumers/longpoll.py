@@ -119,7 +119,8 @@ class LongPollConsumer(AsyncHttpConsumer):
             await self._fairway_end_response()
             return
         if message["type"] == "http.response.body":
-            await self.send(message)
+            # A part of a stream, which an answer of its own form has no place for.
+            metrics.drops.add("no_handler")
             return
         if len(self._fairway_news) >= self.messages_max:
             metrics.drops.add("full")

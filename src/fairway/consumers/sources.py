@@ -19,11 +19,12 @@ from fairway.types import Message, Outbox, Receive, Send, is_transparent
 
 __all__ = ["ServerSource", "Source", "TaskSource", "await_many_dispatch", "open_source"]
 
-HANDLER, CLOSE, JSON = Kind.HANDLER, Kind.CLOSE, Kind.JSON
+BODY, HANDLER, CLOSE, JSON = Kind.BODY, Kind.HANDLER, Kind.CLOSE, Kind.JSON
 
 DIRECT_UNLESS_OVERRIDDEN = (
-    "encode_json",
     "encode_event",
+    "encode_json",
+    "http_response_body",
     "send",
     "send_body",
     "send_event",
@@ -101,8 +102,9 @@ class ServerSource:
         if kind is HANDLER:
             return item.message()
         # A close goes through the consumer in any case: the exchange has to know of it.
-        if self._outbox is not None and kind is not CLOSE:
-            self._outbox.offer(item.prepared)
+        outbox = self._outbox
+        if outbox is not None and kind is not CLOSE and (kind is not BODY or outbox.takes_bodies):
+            outbox.offer(item.prepared)
             return None
         return _message_in(item)
 

@@ -16,7 +16,7 @@ import msgspec
 from fairway.exceptions import LocalProtocolError
 from fairway.layers.values import decode, encode
 from fairway.wire import codes
-from fairway.wire.prepared import Prepared
+from fairway.wire.prepared import BodyPart, Prepared
 from fairway.wire.sse import encode_event
 from fairway.wire.websocket import encode_close
 
@@ -71,6 +71,8 @@ class Kind(IntEnum):
     """To the process of a channel: take the channel out of a group."""
     EVENT = 7
     """Text, with what readers of event streams are told besides: the event's name and id."""
+    BODY = 8
+    """An ``http.response.body`` that goes on, for event streams."""
 
 
 class Envelope:
@@ -138,6 +140,8 @@ class Envelope:
         if prepared is None:
             if self.kind is Kind.BINARY:
                 prepared = Prepared(data=self.payload)
+            elif self.kind is Kind.BODY:
+                prepared = BodyPart(data=self.payload)
             elif self.kind is Kind.EVENT:
                 text, event, id_, _ = unpack_event(self.payload)
                 prepared = Prepared(text=text, event=event, id=id_)
@@ -165,7 +169,7 @@ class Envelope:
                 raise ValueError(str(error)) from None
         elif kind is Kind.CLOSE:
             self.closing()
-        elif kind is not Kind.BINARY:
+        elif kind is not Kind.BINARY and kind is not Kind.BODY:
             raise ValueError(f"{kind.name} is for processes")
 
     def closing(self) -> tuple[int, str]:
@@ -188,6 +192,8 @@ class Envelope:
                 return decode(self.payload)
         if self.kind is Kind.BINARY:
             return {"type": "websocket.send", "bytes": self.payload}
+        if self.kind is Kind.BODY:
+            return {"type": "http.response.body", "body": self.payload, "more_body": True}
         if self.kind is Kind.EVENT:
             text, event, id_, is_json = unpack_event(self.payload)
             marks: dict[str, Any] = {JSON_MARK: True} if is_json else {}
@@ -212,6 +218,15 @@ def sort(message: dict[str, Any]) -> tuple[Kind, bytes]:
             return Kind.TEXT, text.encode()
         if isinstance(data, bytes) and text is None:
             return Kind.BINARY, data
+    elif message.get("type") == "http.response.body":
+        event = decode(payload)
+        body = event.get("body")
+        if isinstance(body, bytes) and event == {
+            "type": "http.response.body",
+            "body": body,
+            "more_body": True,
+        }:
+            return Kind.BODY, body
     elif message.get("type") == "websocket.close":
         read_close(decode(payload))
         return Kind.CLOSE, payload

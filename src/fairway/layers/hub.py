@@ -520,6 +520,8 @@ def hand_out(
                 refused += 1
     elif envelope.kind is Kind.CLOSE:
         refused += _close(direct, envelope)
+    elif envelope.kind is Kind.BODY:
+        refused += _offer_body(direct, envelope)
     else:
         prepared = envelope.prepared
         for outbox, inbox in direct:
@@ -542,6 +544,19 @@ def _close(direct: Iterable[tuple[Outbox, Inbox]], envelope: Envelope) -> int:
     for outbox, inbox in direct:
         if inbox.idle:
             outbox.close(code, reason)
+        elif not inbox.put(envelope):
+            refused += 1
+    return refused
+
+
+def _offer_body(direct: Iterable[tuple[Outbox, Inbox]], envelope: Envelope) -> int:
+    """
+    Offer a part of a body to the event streams among many members; consumers judge the rest.
+    """
+    refused = 0
+    for outbox, inbox in direct:
+        if inbox.idle and outbox.takes_bodies:
+            outbox.offer(envelope.prepared)
         elif not inbox.put(envelope):
             refused += 1
     return refused

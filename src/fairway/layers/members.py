@@ -66,7 +66,7 @@ class Member:
         if self.direct is None or envelope.kind is Kind.HANDLER:
             return self.taker.put(envelope)
         outbox, inbox = self.direct
-        if not inbox.idle:
+        if not inbox.idle or (envelope.kind is Kind.BODY and not outbox.takes_bodies):
             return inbox.put(envelope)
         if envelope.kind is Kind.CLOSE:
             outbox.close(*envelope.closing())

@@ -206,6 +206,13 @@ class Outbox:
             self.bytes_max = bytes_max
 
     @property
+    def takes_bodies(self) -> bool:
+        """
+        See ``types.Outbox``.
+        """
+        return self.format is not websocket_frame
+
+    @property
     def pending_bytes(self) -> int:
         """
         Bytes queued here and in the transport, not yet taken by the kernel.

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from fairway import metrics
 
-__all__ = ["Format", "Prepared"]
+__all__ = ["BodyPart", "Format", "Prepared"]
 
 
 class Prepared:
@@ -64,6 +64,14 @@ class Prepared:
             encoded = self.encodings[format] = format(self)
             metrics.prepared.value += 1
         return encoded
+
+
+class BodyPart(Prepared):
+    """
+    A part of an HTTP body, which event streams get as it is; nothing for WebSockets.
+    """
+
+    __slots__ = ()
 
 
 Format: TypeAlias = Callable[[Prepared], bytes]

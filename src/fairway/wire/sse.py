@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from fairway.exceptions import LocalProtocolError
+from fairway.wire.prepared import BodyPart, Prepared
 from fairway.wire.response import encode_chunk
-
-if TYPE_CHECKING:
-    from fairway.wire.prepared import Prepared
 
 __all__ = ["HEARTBEAT", "encode_event", "encode_retry", "event_chunk", "event_plain"]
 
@@ -87,6 +85,8 @@ def event_plain(prepared: Prepared) -> bytes:
     """
     if prepared.text is not None:
         return encode_event(prepared.text, event=prepared.event, id=prepared.id)
+    if isinstance(prepared, BodyPart):
+        return prepared.data or b""
     data = base64.b64encode(prepared.data or b"").decode("ascii")
     return encode_event(data, event=BINARY_EVENT)
 

@@ -13,7 +13,12 @@ import pytest
 
 from fairway import metrics
 from fairway.broadcasting import abroadcast
-from fairway.consumers import AsyncHttpConsumer, EventStreamConsumer, LongPollConsumer
+from fairway.consumers import (
+    AsyncHttpConsumer,
+    AsyncWebsocketConsumer,
+    EventStreamConsumer,
+    LongPollConsumer,
+)
 from fairway.layers.layer import InMemoryChannelLayer
 from fairway.types import Message
 from tests.protocol import harness
@@ -146,13 +151,35 @@ async def test_order_with_handlers(start: Start, layer: InMemoryChannelLayer) ->
 
 
 async def test_group_takes_parts_of_a_body(start: Start, layer: InMemoryChannelLayer) -> None:
-    """An ``http.response.body`` sent to a group goes to its streams as it is."""
+    """An ``http.response.body`` sent to a group goes to its streams as it is, encoded once."""
     served = await start(News)
-    reader = await read(served)
+    reader, other = await read(served), await read(served)
+    before = metrics.prepared.value
     part = {"type": "http.response.body", "body": b"id: 5\ndata: own\n\n", "more_body": True}
     await layer.group_send("news", part)
+    assert metrics.prepared.value == before + 1
     await abroadcast("news", "behind")
-    assert await reader.events(2) == [Event("own", id="5"), Event("behind", id="5")]
+    expected = [Event("own", id="5"), Event("behind", id="5")]
+    assert await reader.events(2) == await other.events(2) == expected
+
+
+async def test_a_socket_takes_no_part_of_a_body(
+    start: Start, layer: InMemoryChannelLayer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A WebSocket in the same group gets nothing of it, which is counted, and stays."""
+
+    class Socket(AsyncWebsocketConsumer):
+        groups: Sequence[str] | None = ("news",)
+
+    served = await start(Socket)
+    peer = await served.websocket()
+    assert (await peer.response()).status == 101
+    before = metrics.drops.values.get("no_handler", 0)
+    part = {"type": "http.response.body", "body": b"data: x\n\n", "more_body": True}
+    await layer.group_send("news", part)
+    await abroadcast("news", "text", event="tick")
+    assert (await peer.frame()).payload == b"text"
+    assert metrics.drops.values["no_handler"] == before + 1
 
 
 @pytest.mark.parametrize("leave", ["half_close", "close", "reset"])

@@ -96,6 +96,7 @@ class FakeOutbox:
     """
 
     pending_bytes = 0
+    takes_bodies = False
 
     def __init__(self) -> None:
         self.offered: list[str | bytes | None] = []

@@ -52,6 +52,7 @@ class FakeOutbox:
         self.frames: list[bytes] = []
         self.closed: list[tuple[int, str]] = []
         self.pending_bytes = 0
+        self.takes_bodies = False
 
     def offer(self, prepared: Prepared) -> bool:
         """

@@ -11,7 +11,16 @@ import pytest
 from django.utils.functional import lazystr
 from django.utils.safestring import mark_safe
 
-from fairway.layers.codec import LIFETIME_MAX, Envelope, Kind, encode, pack, sort, unpack
+from fairway.layers.codec import (
+    LIFETIME_MAX,
+    Envelope,
+    Kind,
+    encode,
+    pack,
+    pack_event,
+    sort,
+    unpack,
+)
 from fairway.wire.websocket import websocket_frame
 
 
@@ -24,6 +33,7 @@ from fairway.wire.websocket import websocket_frame
         ({"type": "websocket.send", "text": mark_safe("<b>")}, Kind.TEXT, b"<b>"),
         ({"type": "websocket.send", "text": lazystr("later")}, Kind.TEXT, b"later"),
         ({"type": "websocket.send", "bytes": b"\xff"}, Kind.BINARY, b"\xff"),
+        ({"type": "http.response.body", "body": b"x", "more_body": True}, Kind.BODY, b"x"),
         ({"type": "websocket.send", "bytes": bytearray(b"x"), "text": None}, Kind.BINARY, b"x"),
     ],
 )
@@ -45,6 +55,7 @@ def test_a_websocket_send_is_for_the_socket(
         {"type": "websocket.send", "text": 1},
         {"type": "websocket.send", "text": "x", "extra": 1},
         {"type": "websocket.receive", "text": "x"},
+        {"type": "http.response.body", "body": b"the last"},
         {"text": "x"},
     ],
 )
@@ -103,6 +114,17 @@ def test_a_close_that_cannot_be_sent_is_refused_at_once(event: dict[str, Any]) -
         (Kind.JSON, b"[1]", {"type": "websocket.send", "text": "[1]"}),
         (Kind.BINARY, b"\xff", {"type": "websocket.send", "bytes": b"\xff"}),
         (Kind.HANDLER, encode({"type": "x", "n": [1]}), {"type": "x", "n": [1]}),
+        (Kind.BODY, b"x", {"type": "http.response.body", "body": b"x", "more_body": True}),
+        (
+            Kind.EVENT,
+            pack_event("[1]", "tick", None, is_json=True),
+            {
+                "type": "websocket.send",
+                "text": "[1]",
+                "fairway.event": ("tick", None),
+                "fairway.json": True,
+            },
+        ),
     ],
 )
 def test_every_kind_reads_as_a_dict(kind: Kind, payload: bytes, message: dict[str, Any]) -> None:
@@ -136,6 +158,8 @@ def test_the_prepared_message_is_made_once() -> None:
         (Kind.HANDLER, b"\xc1"),
         (Kind.CLOSE, b"\x80x"),
         (Kind.CLOSE, encode({"code": 1005000})),
+        (Kind.EVENT, b"\xc1"),
+        (Kind.EVENT, msgspec.msgpack.encode(("text", "two\nlines", None, False))),
         (Kind.JOIN, b"room"),
         (Kind.LEAVE, b"room"),
     ],
