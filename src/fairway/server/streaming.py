@@ -11,6 +11,7 @@ own: the connection's deadline serves. The request itself is in ``exchange``.
 from __future__ import annotations
 
 import random
+import socket
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from fairway.types import Receive
 
 __all__ = ["HttpEnds", "Stream", "wait_for_room"]
+
+_TCP = (socket.AF_INET, socket.AF_INET6)
 
 RETRY_SECONDS = (0.5, 2.0)
 """
@@ -124,6 +127,8 @@ class Stream:
         if self._heartbeat:
             self._beat_at = connection.worker.loop.time() + self._heartbeat
             connection.expect_by(self._beat_at)
+            seconds = self._heartbeat * connection.worker.options.pings_missed
+            give_up_after(transport.get_extra_info("socket"), seconds)
 
     def write(self, data: bytes, *, end: bool) -> Any:
         """
@@ -191,6 +196,18 @@ class Stream:
         self.outbox.finish_with(last)
         self.outbox.flush(force=True)
         self.peer_gone()
+
+
+def give_up_after(sock: Any, seconds: float) -> None:
+    """
+    Have the kernel report a reader that acknowledges nothing for so long.
+
+    A reader of events never sends, so nothing else tells one that vanished from one that is
+    silent: the heartbeats would be repeated for a quarter of an hour (tcp(7), tcp_retries2).
+    """
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if sock is not None and option is not None and sock.family in _TCP:
+        sock.setsockopt(socket.IPPROTO_TCP, option, max(1, int(seconds * 1000)))
 
 
 async def wait_for_room(connection: Connection, outbox: Outbox) -> None:

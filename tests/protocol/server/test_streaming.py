@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 
 import pytest
 
@@ -165,6 +166,9 @@ async def test_heartbeat(app: Puppet, served: Served) -> None:
         assert await stream.chunk() == b":\n\n"
     assert len(asyncio.all_tasks()) == tasks
     assert stream.reader.events == []
+    # Who vanishes without a word is found by what it does not acknowledge.
+    sock = served.connection.transport.get_extra_info("socket")
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 100
     call.end()
 
 
