@@ -217,7 +217,9 @@ websockets_open = Gauge(
     lambda: websockets.value - websockets_closed.value,
 )
 messages_received = Counter("fairway_messages_received_total", "WebSocket messages received.")
-messages_sent = Counter("fairway_messages_sent_total", "WebSocket messages written.")
+messages_sent = Counter(
+    "fairway_messages_sent_total", "Messages written to WebSockets and event streams."
+)
 refusals = LabelledCounter("fairway_refusals_total", "reason", "Requests refused by the server.")
 drops = LabelledCounter("fairway_drops_total", "reason", "Messages that reached nobody, by reason.")
 closes = LabelledCounter(
