@@ -102,7 +102,7 @@ def test_original_folder(name: str, executed: list[Any], monkeypatch: pytest.Mon
     folders: list[str] = []
     monkeypatch.setattr(os, "chdir", folders.append)
     monkeypatch.setattr(sys, "argv", [name])
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", f"/a/b/{name}")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", f"/a/b/{name}", raising=False)
     with pytest.raises(Replaced):
         become_supervisor(ServerOptions())
     assert folders == ["/a/b/"]
@@ -119,7 +119,7 @@ def test_unknown_folder(
     """
     monkeypatch.setattr(os, "chdir", lambda _: pytest.fail("it went somewhere"))
     monkeypatch.setattr(sys, "argv", [name])
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", file)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", file, raising=False)
     with pytest.raises(Replaced):
         become_supervisor(ServerOptions())
 
