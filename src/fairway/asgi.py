@@ -28,6 +28,7 @@ from fairway.exceptions import ConfigurationError
 from fairway.routing import Match, ProtocolTypeRouter, UrlconfRouter
 from fairway.security import admit, admit_request
 from fairway.sessions import InstanceSessionWrapper, read_cookies
+from fairway.threads import enter, leave
 from fairway.types import ASGIApplication, Receive, Scope, Send
 
 __all__ = [
@@ -56,9 +57,13 @@ class Pages:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
-        Serve one request.
+        Serve one request, with the threads of pages.
         """
-        await self.build()(scope, receive, send)
+        entered = enter(page=True)
+        try:
+            await self.build()(scope, receive, send)
+        finally:
+            leave(entered)
 
     def build(self) -> ASGIApplication:
         """
@@ -121,8 +126,12 @@ class Application:
             return
         match = self._router.resolve(scope)
         scope["url_route"] = {"args": match.args, "kwargs": match.kwargs}
-        await identify(scope)
-        await match.application(scope, receive, send)
+        entered = enter()
+        try:
+            await identify(scope)
+            await match.application(scope, receive, send)
+        finally:
+            leave(entered)
 
     async def _http_consumer(
         self, match: Match, scope: Scope, receive: Receive, send: Send
@@ -136,9 +145,13 @@ class Application:
         scope["cookies"] = read_cookies(scope)
         # Saves what the consumer changes in the session, as the response starts.
         session = InstanceSessionWrapper(scope, send)
-        await session.resolve_session()
-        await identify(session.scope)
-        await match.application(session.scope, receive, session.send)
+        entered = enter()
+        try:
+            await session.resolve_session()
+            await identify(session.scope)
+            await match.application(session.scope, receive, session.send)
+        finally:
+            leave(entered)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """

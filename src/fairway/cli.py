@@ -9,6 +9,7 @@ knows how to serve: options and callables are put together and handed to
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import platform
 import sys
@@ -21,6 +22,7 @@ import fairway
 from fairway.asgi import resolve_application
 from fairway.checks import require_shared_layers
 from fairway.conf import resolve_server_options
+from fairway.db import ThreadConnections
 from fairway.exceptions import ConfigurationError
 from fairway.layers.registry import bind, describe_default, release
 from fairway.logs import configure_logging
@@ -30,6 +32,7 @@ from fairway.server import Server
 from fairway.server.log import exit_status, say
 from fairway.server.place import Seated
 from fairway.server.supervisor import become_supervisor
+from fairway.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -129,7 +132,24 @@ def build_server(
         if ready is not None:
             ready(address)
 
-    return Server(options, load, on_start=bind, on_stop=release, on_ready=on_ready, place=place)
+    pools = Threads(
+        ThreadConnections,
+        consumers=options.threads,
+        pages=options.page_threads,
+        close_timeout=options.application_close_timeout,
+    )
+
+    async def on_start(loop: asyncio.AbstractEventLoop) -> None:
+        pools.start()
+        await bind(loop)
+
+    async def on_stop(loop: asyncio.AbstractEventLoop) -> None:
+        await release(loop)
+        await pools.stop()
+
+    return Server(
+        options, load, on_start=on_start, on_stop=on_stop, on_ready=on_ready, place=place
+    )
 
 
 def serve(flags: Mapping[str, Any], *, application: str | None = None) -> int:

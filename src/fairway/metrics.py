@@ -235,6 +235,11 @@ delivered_uninterested = Counter(
 members_lost = Counter(
     "fairway_members_lost_total", "Members removed because their event loop had ended."
 )
+threads_stuck = Counter("fairway_threads_stuck_total", "Threads given up because they were stuck.")
+transactions_abandoned = Counter(
+    "fairway_transactions_abandoned_total",
+    "Transactions rolled back because the connection that began them was over.",
+)
 missing = Counter(
     "fairway_missing_total",
     "Messages missing between others of one sender: lost between processes.",

@@ -254,6 +254,13 @@ class ServerOptions:
         minimum=1,
         maximum=1000,
     )
+    page_threads: int = option(
+        8,
+        "Threads for pages: synchronous views and middleware, and their database work.",
+        unit="threads",
+        minimum=1,
+        maximum=1000,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from django.urls.exceptions import Resolver404
 from django.urls.resolvers import RoutePattern
 
 from fairway.exceptions import RouteNotFound
+from fairway.threads import enter, leave
 from fairway.types import Receive, Scope, Send
 
 __all__ = [
@@ -104,7 +105,11 @@ class ProtocolTypeRouter:
         kind = scope["type"]
         if kind not in self.application_mapping:
             raise ValueError(f"No application configured for scope type {kind!r}")
-        return await self.application_mapping[kind](scope, receive, send)
+        entered = enter(page=kind == "http")
+        try:
+            return await self.application_mapping[kind](scope, receive, send)
+        finally:
+            leave(entered)
 
 
 class ChannelNameRouter:

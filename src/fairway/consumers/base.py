@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from asgiref.sync import async_to_sync
 
+from fairway import threads
 from fairway.consumers.application import application_of
 from fairway.consumers.handlers import find_handler, get_handler_name, report
 from fairway.consumers.sources import Source, open_source
@@ -115,6 +116,7 @@ class AsyncConsumer:
 
         The server's task awaits this one coroutine; at rest it stands in ``next_event``.
         """
+        entered = threads.enter()
         self.scope = scope
         self._fairway_closing = (
             False  # Set here, since one instance may serve one scope after another.
@@ -138,6 +140,7 @@ class AsyncConsumer:
             await self.__end(last)
         finally:
             source.stop()
+            threads.leave(entered)
 
     async def __handle_events(self, source: Source) -> Message:
         """
@@ -177,7 +180,11 @@ class AsyncConsumer:
         handler = find_handler(self, message)
         if cleanup_due():
             await aclose_old_connections()
-        await handler(message)
+        try:
+            await handler(message)
+        finally:
+            if threads.in_use:
+                threads.rest()
 
     async def send(self, message: Message) -> None:
         """
@@ -289,6 +296,7 @@ class AsyncConsumer:
                 self.__detach()
                 return
             code = codes.ABNORMAL
+            await threads.give_up()
         elif isinstance(error, ClientFault):
             code = error.code
         last: Message = {"type": "http.disconnect"}
@@ -363,7 +371,15 @@ class SyncConsumer(AsyncConsumer):
         Raises:
             NoHandler: Nobody handles messages of its type.
         """
-        await _call_in_thread(find_handler(self, message), message)
+        call = _call_in_thread(find_handler(self, message), message)
+        try:
+            if message.get("type") in LAST_EVENTS:
+                await _in_any_case(call)
+            else:
+                await call
+        finally:
+            if threads.in_use:
+                threads.rest()
 
     def send(self, message: Message) -> None:  # type: ignore[override] # the twin that waits
         """
@@ -396,6 +412,28 @@ class SyncConsumer(AsyncConsumer):
         Pass a group message that is an ASGI send event on to the socket.
         """
         self.send(message)
+
+
+async def _in_any_case(call: Coroutine[Any, Any, None]) -> None:
+    """
+    Await a call that happens even if this is cancelled: it may have to wait for a thread.
+    """
+    task = asyncio.create_task(call)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        threads.hurry()
+        task.add_done_callback(_report_end)
+        raise
+
+
+def _report_end(task: asyncio.Task[None]) -> None:
+    """
+    Log how a call failed that nobody awaits any more.
+    """
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, StopConsumer | ClientDisconnected | NoHandler):
+        logger.error("A consumer failed at its end", exc_info=error)
 
 
 def _call(handler: Callable[[Message], None], message: Message) -> None:
