@@ -147,10 +147,10 @@ class ThreadConnections:
         See ``threads.Ledger``: a new job meets no worn-out connection.
         """
         _here.ledger = self
-        self._lane = lane
         self._touched = False
         if self._open and self._is_due(first=lane.use is None):
             self.tidy()
+        self._lane = lane
 
     def end(self, lane: Lane) -> bool:
         """

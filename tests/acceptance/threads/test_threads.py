@@ -8,7 +8,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -145,7 +144,7 @@ class Speaker(fairway.JsonWebsocketConsumer):
         self.send_json([translation.get_language(), timezone.get_current_timezone_name()])
 '''
 
-URLS = '''
+URLS = """
 import time
 from django.contrib.auth.models import User
 from django.http import HttpResponse
@@ -164,7 +163,7 @@ urlpatterns = [path("page/", page)] + [
     path(f"ws/{each.__name__.lower()}/", each.as_asgi())
     for each in (c.Sleeper, c.Echo, c.Figures, c.Orm, c.Rows, c.Recipe, c.Nested, c.Who, c.Speaker)
 ]
-'''
+"""
 
 FILL = (
     "from django.contrib.auth.models import User;"
@@ -189,7 +188,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
                 "\nimport os\n"
                 "DATABASES['default']['OPTIONS'] = {'timeout': 15, 'transaction_mode': 'IMMEDIATE'}\n"
                 "DATABASES['default']['CONN_MAX_AGE'] = int(os.environ.get('AGE', '0'))\n"
-                "FAIRWAY = {'APPLICATION_CLOSE_TIMEOUT': 0.5, 'DRAIN': 3.0, 'PING_INTERVAL': 0.2}\n"
+                "FAIRWAY = {'APPLICATION_CLOSE_TIMEOUT': 0.5, 'DRAIN': 1.0, 'PING_INTERVAL': 0.2}\n"
             )
         for arguments in (("migrate", "-v0"), ("shell", "-v0", "-c", FILL)):
             status, output = await (await project.manage(*arguments)).ended()
@@ -248,7 +247,9 @@ class Site:
         """
         host, _, port = self.address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+        writer.write(
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
+        )
         answer = (await asyncio.wait_for(reader.read(), 15)).decode()
         writer.close()
         assert " 200 " in answer.splitlines()[0], answer

@@ -4,8 +4,10 @@ Consumers that use the database, in a project's own tests: one transaction for a
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
+from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.models import User
 from django.test import TestCase, TransactionTestCase
 
@@ -117,3 +119,44 @@ class InManyTransactions(TransactionTestCase):
     async def test_sees_what_the_test_sees(self) -> None:
         """The consumers' rows and the test's are the same."""
         await talk_to_each()
+
+
+class WhereAmI(WebsocketConsumer):
+    """
+    Tells in which thread its handlers run.
+    """
+
+    def receive(self, text_data: Any = None, bytes_data: Any = None) -> None:
+        """
+        Tell the thread, and use the database there.
+        """
+        User.objects.create(username=text_data)
+        self.send(str(threading.get_ident()))
+
+
+class TestTheTestsThread(TestCase):
+    """Without a server nothing is mapped: all work stays in the test's thread and transaction."""
+
+    def test_sync_handlers_run_in_the_tests_thread(self) -> None:
+        """A test that enters async code by async_to_sync has every handler in its own thread."""
+
+        async def talk() -> str:
+            communicator = WebsocketCommunicator(WhereAmI.as_asgi(), "/")
+            await communicator.connect()
+            await communicator.send_to(text_data="anna")
+            answer = str(await communicator.receive_from())
+            await communicator.disconnect()
+            return answer
+
+        assert async_to_sync(talk)() == str(threading.get_ident())
+        assert User.objects.filter(username="anna").exists()
+
+    async def test_async_tests_share_one_thread(self) -> None:
+        """An asynchronous test's handlers and its own queries meet in one thread."""
+        own = await sync_to_async(threading.get_ident)()
+        communicator = WebsocketCommunicator(WhereAmI.as_asgi(), "/")
+        await communicator.connect()
+        await communicator.send_to(text_data="berta")
+        assert await communicator.receive_from() == str(own)
+        await communicator.disconnect()
+        assert await User.objects.filter(username="berta").aexists()

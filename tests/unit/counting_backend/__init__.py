@@ -1,0 +1,3 @@
+"""
+A database backend that counts its open connections.
+"""
