@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -72,7 +73,7 @@ class Ward:
     """
 
     def __init__(self) -> None:
-        self.notes = type("OwnNotes", (Notes,), {})
+        self.notes: type[Notes] = type("OwnNotes", (Notes,), {})
         self.threads = Threads(self.notes, consumers=2, pages=1, close_timeout=0.05)
         self.threads.start()
         self.gates: list[threading.Event] = []
@@ -148,7 +149,7 @@ async def test_nothing_is_mapped_without_a_server() -> None:
 async def test_a_connection_without_work_costs_one_object(ward: Ward) -> None:
     """No lane, no entry in asgiref's mapping and no thread is made before the first work."""
     before = len(SyncToAsync.context_to_thread_executor)
-    seen = []
+    seen: list[Any] = []
 
     async def work() -> None:
         context = SyncToAsync.thread_sensitive_context.get()
@@ -204,7 +205,7 @@ async def test_connections_run_in_parallel_within_the_pool(ward: Ward) -> None:
 async def test_who_waits_longest_is_next(ward: Ward) -> None:
     """Connections get the threads in the order in which they came."""
     gates = [ward.gate(), ward.gate()]
-    blocked = [ward.connection(lambda gate=gate: ward.block(gate)) for gate in gates]
+    blocked = [ward.connection(partial(ward.block, gate)) for gate in gates]
     await asyncio.sleep(0)
     order: list[int] = []
     waiting = []
@@ -394,7 +395,7 @@ async def test_context_variables_do_not_stay_in_a_thread(ward: Ward) -> None:
 async def test_cancelled_work_that_has_not_begun_is_left_out(ward: Ward) -> None:
     """Who gives up while waiting for a thread leaves nothing behind."""
     gates = [ward.gate(), ward.gate()]
-    blocked = [ward.connection(lambda gate=gate: ward.block(gate)) for gate in gates]
+    blocked = [ward.connection(partial(ward.block, gate)) for gate in gates]
     done: list[int] = []
 
     async def work() -> None:
@@ -482,7 +483,7 @@ async def test_giving_up_leaves_a_working_thread_alone(ward: Ward) -> None:
 async def test_hurrying_starts_one_thread_more(ward: Ward) -> None:
     """Who must not wait for threads that others have taken gets one within twice the pool."""
     gates = [ward.gate(), ward.gate()]
-    blocked = [ward.connection(lambda gate=gate: ward.block(gate)) for gate in gates]
+    blocked = [ward.connection(partial(ward.block, gate)) for gate in gates]
     pool = ward.threads.consumers
 
     async def work() -> None:

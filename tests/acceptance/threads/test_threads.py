@@ -76,7 +76,7 @@ class Figures(fairway.AsyncJsonWebsocketConsumer):
 
 class Orm(fairway.AsyncJsonWebsocketConsumer):
     async def receive_json(self, content):
-        await User.objects.acount()
+        await User.objects.aexists()
         thread = await sync_to_async(slow_query)()
         await self.send_json(thread)
 
@@ -120,7 +120,8 @@ class Recipe(fairway.AsyncJsonWebsocketConsumer):
 class Nested(fairway.WebsocketConsumer):
     def receive(self, text_data=None, bytes_data=None):
         loop, thread, inner = async_to_sync(self.look)()
-        self.send(str([loop == LOOP[0], thread != threading.get_ident(), inner == threading.get_ident()]))
+        own = threading.get_ident()
+        self.send(str([loop == LOOP[0], thread != own, inner == own]))
 
     async def look(self):
         inner = await sync_to_async(threading.get_ident)()
@@ -157,7 +158,8 @@ def page(request):
     if "language" in request.GET:
         translation.activate(request.GET["language"])
         timezone.activate("Asia/Tokyo")
-    return HttpResponse(f"{User.objects.count()} {translation.get_language()} {timezone.get_current_timezone_name()}")
+    seen = User.objects.count(), translation.get_language(), timezone.get_current_timezone_name()
+    return HttpResponse("{} {} {}".format(*seen))
 
 urlpatterns = [path("page/", page)] + [
     path(f"ws/{each.__name__.lower()}/", each.as_asgi())
@@ -186,7 +188,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
             # Writers wait for each other instead of failing.
             file.write(
                 "\nimport os\n"
-                "DATABASES['default']['OPTIONS'] = {'timeout': 15, 'transaction_mode': 'IMMEDIATE'}\n"
+                "DATABASES['default']['OPTIONS'] = "
+                "{'timeout': 15, 'transaction_mode': 'IMMEDIATE'}\n"
                 "DATABASES['default']['CONN_MAX_AGE'] = int(os.environ.get('AGE', '0'))\n"
                 "FAIRWAY = {'APPLICATION_CLOSE_TIMEOUT': 0.5, 'DRAIN': 1.0, 'PING_INTERVAL': 0.2}\n"
             )
@@ -273,7 +276,7 @@ async def running(project: Project, *flags: str) -> AsyncIterator[Site]:
 
 async def test_sleeping_handlers_delay_nobody_else(made: Project) -> None:
     """
-    While five handlers sleep, a sixth connection's own thread is free, and asynchronous work always.
+    While five handlers sleep, a sixth connection has a thread, and asynchronous work needs none.
     """
     async with running(made, "--threads", "6") as site:
         sleepers = [await site.open("sleeper") for _ in range(5)]

@@ -27,7 +27,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         with lock:
             opened += 1
             peak = max(peak, opened)
-        return super().get_new_connection(conn_params)  # type: ignore[no-untyped-call] # Django's
+        return super().get_new_connection(conn_params)
 
     def is_usable(self) -> bool:
         """
