@@ -113,6 +113,8 @@ async def site(
     monkeypatch.setattr(db, "connections", site.handler)
     monkeypatch.setattr(transaction, "connections", site.handler)
     monkeypatch.setattr(db, "close_old_connections", site.close_old)
+    monkeypatch.setattr(db.watch, "opened", set())
+    monkeypatch.setattr(db.watch, "recheck", 0.0)
     monkeypatch.setattr(backend, "opened", 0)
     monkeypatch.setattr(backend, "peak", 0)
     yield site
