@@ -420,12 +420,19 @@ async def test_a_stuck_thread_is_replaced(ward: Ward, caplog: pytest.LogCaptureF
     pool = ward.threads.consumers
     gate = ward.gate()
 
-    def stand_still_here() -> None:
+    standing: list[int] = []
+
+    def stand_still_here(number: object) -> None:
+        standing.append(id(number))
         gate.wait(SECONDS_MAX)
 
     async def work() -> None:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(sync_to_async(stand_still_here)(), 0.01)
+        number = object()
+        task = asyncio.create_task(sync_to_async(stand_still_here)(number))
+        await until(lambda: id(number) in standing)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
     with caplog.at_level(logging.ERROR, "fairway.threads"):
         await asyncio.gather(ward.connection(work), ward.connection(work))
@@ -455,10 +462,16 @@ async def test_giving_up_lets_a_connection_go_on_at_once(ward: Ward) -> None:
     found = []
 
     async def work() -> None:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(ward.block(gate), 0.01)
+        task = asyncio.create_task(ward.block(gate))
+        await until(lambda: any(each.job for each in lanes()))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
         await threads.give_up()
         found.append(await identity())
+
+    def lanes() -> list[Lane]:
+        return [each.lane for each in ward.threads.consumers.seats if each.lane]
 
     await asyncio.wait_for(ward.connection(work), SECONDS_MAX)
     assert found
