@@ -147,9 +147,7 @@ def build_server(
         await release(loop)
         await pools.stop()
 
-    return Server(
-        options, load, on_start=on_start, on_stop=on_stop, on_ready=on_ready, place=place
-    )
+    return Server(options, load, on_start=on_start, on_stop=on_stop, on_ready=on_ready, place=place)
 
 
 def serve(flags: Mapping[str, Any], *, application: str | None = None) -> int:
