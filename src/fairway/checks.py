@@ -217,11 +217,11 @@ def _connections(alias: str) -> Iterator[checks.CheckMessage]:
     processes, threads = _size()
     if processes * threads > limit:
         yield checks.Warning(
-            f"{processes} processes with {threads} threads each may open {processes * threads} "
-            f"connections to database {alias!r}, which takes {limit} ({name}). What comes "
-            'after that fails with "too many connections".',
-            hint="Lower WORKERS or THREADS, raise that limit, or put a connection pooler in "
-            "between and silence this.",
+            f"{processes} processes with {threads} threads each (THREADS and PAGE_THREADS) may "
+            f"open {processes * threads} connections to database {alias!r}, which takes {limit} "
+            f'({name}). What comes after that fails with "too many connections".',
+            hint="Lower WORKERS, THREADS or PAGE_THREADS, raise that limit, or put a connection "
+            "pooler in between and silence this.",
             id="fairway.W201",
         )
 
@@ -269,7 +269,7 @@ def _layers_of(backend: str, configs: Mapping[str, Any]) -> list[str]:
 
 def _size() -> tuple[int, int]:
     """
-    Count the processes that settings and environment ask for, and the threads of each.
+    Count the processes that settings and environment ask for, and all threads of each.
 
     One and none if they are wrong, which another check says.
     """
@@ -277,4 +277,4 @@ def _size() -> tuple[int, int]:
         options, _ = conf.resolve_server_options()
     except ConfigurationError:
         return 1, 0
-    return options.workers or granted_cpus(), options.threads
+    return options.workers or granted_cpus(), options.threads + options.page_threads

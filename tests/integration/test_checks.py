@@ -46,7 +46,8 @@ def check(
 
     def run(processes: int, **changed: Any) -> list[CheckMessage]:
         monkeypatch.setenv("FAIRWAY_WORKERS", str(processes))
-        monkeypatch.setenv("FAIRWAY_THREADS", "4")
+        monkeypatch.setenv("FAIRWAY_THREADS", "3")
+        monkeypatch.setenv("FAIRWAY_PAGE_THREADS", "1")
         described = {
             **usual.settings_dict,
             "ENGINE": "django.db.backends.postgresql",
@@ -68,7 +69,8 @@ def check(
 
 def test_what_fits_is_fine(check: Any) -> None:
     """
-    17 connections are left of 20, and four processes with four threads open 16.
+    17 connections are left of 20, and four processes open 16: three threads for consumers
+    and one for pages each.
     """
     assert check(4) == []
 
@@ -94,7 +96,7 @@ def test_too_many_connections_are_found(
     (message,) = check(processes, **changed)
     assert message.id == "fairway.W201"
     assert found in message.msg
-    assert "Lower WORKERS or THREADS" in message.hint
+    assert "Lower WORKERS, THREADS or PAGE_THREADS" in message.hint
 
 
 def test_a_server_that_is_away_is_not_ours_to_report(check: Any) -> None:
