@@ -22,7 +22,6 @@ import fairway
 from fairway.asgi import resolve_application
 from fairway.checks import require_shared_layers
 from fairway.conf import resolve_server_options
-from fairway.db import ThreadConnections
 from fairway.exceptions import ConfigurationError
 from fairway.layers.registry import bind, describe_default, release
 from fairway.logs import configure_logging
@@ -32,6 +31,7 @@ from fairway.server import Server
 from fairway.server.log import exit_status, say
 from fairway.server.place import Seated
 from fairway.server.supervisor import become_supervisor
+from fairway.thread_connections import ThreadConnections
 from fairway.threads import Threads
 
 if TYPE_CHECKING:

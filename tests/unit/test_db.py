@@ -16,7 +16,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db.utils import ConnectionHandler
 
-from fairway import db
+from fairway import db, thread_connections
 from fairway.db import aclose_old_connections, cleanup_due, database_sync_to_async
 
 
@@ -79,7 +79,7 @@ async def databases(
     A database of this test's own that the module takes for the project's.
     """
     databases = Databases(tmp_path / "db.sqlite3", max_age)
-    monkeypatch.setattr(db, "connections", databases.handler)
+    monkeypatch.setattr(thread_connections, "connections", databases.handler)
     monkeypatch.setattr(db, "close_old_connections", databases.clean)
     monkeypatch.setattr(db.watch, "opened", set())
     monkeypatch.setattr(db.watch, "recheck", 0.0)

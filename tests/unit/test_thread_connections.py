@@ -15,13 +15,13 @@ from asgiref.sync import sync_to_async
 from django.db import transaction
 from django.db.utils import ConnectionHandler
 
-from fairway import db, metrics, threads
+from fairway import db, metrics, thread_connections, threads
 from fairway.db import (
-    ThreadConnections,
     aclose_old_connections,
     cleanup_due,
     database_sync_to_async,
 )
+from fairway.thread_connections import ThreadConnections
 from fairway.threads import Threads
 from tests.unit.counting_backend import base as backend
 
@@ -110,7 +110,8 @@ async def site(
     A database of this test's own that the module takes for the project's.
     """
     site = Site(tmp_path / "db.sqlite3", max_age, size)
-    monkeypatch.setattr(db, "connections", site.handler)
+    monkeypatch.setattr(thread_connections, "connections", site.handler)
+    monkeypatch.setattr(thread_connections, "close_old_connections", site.close_old)
     monkeypatch.setattr(transaction, "connections", site.handler)
     monkeypatch.setattr(db, "close_old_connections", site.close_old)
     monkeypatch.setattr(db.watch, "opened", set())
@@ -142,7 +143,9 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def test_a_handlers_connection_is_closed_at_its_end(site: Site) -> None:
-    """What plain asynchronous work opened is closed behind the handler, without a hop of it."""
+    """
+    What plain asynchronous work opened is closed behind the handler, without a hop of it.
+    """
 
     async def work() -> bool:
         await sync_to_async(site.query)()
@@ -154,7 +157,9 @@ async def test_a_handlers_connection_is_closed_at_its_end(site: Site) -> None:
 
 
 async def test_another_handler_does_not_close_it(site: Site) -> None:
-    """While a handler that used a connection runs, other consumers' clean-ups leave it open."""
+    """
+    While a handler that used a connection runs, other consumers' clean-ups leave it open.
+    """
     used, go = asyncio.Event(), asyncio.Event()
 
     async def keep() -> Any:
@@ -175,7 +180,9 @@ async def test_another_handler_does_not_close_it(site: Site) -> None:
 
 
 async def test_database_sync_to_async_closes_behind_itself(site: Site) -> None:
-    """As in Channels the connection is closed when the call returns, if nobody else uses it."""
+    """
+    As in Channels the connection is closed when the call returns, if nobody else uses it.
+    """
 
     async def work() -> bool:
         await database_sync_to_async(site.query)()
@@ -185,7 +192,9 @@ async def test_database_sync_to_async_closes_behind_itself(site: Site) -> None:
 
 
 async def test_an_open_cursor_survives_clean_ups(site: Site) -> None:
-    """Rows that are still to come are not lost to any clean-up, the consumer's own included."""
+    """
+    Rows that are still to come are not lost to any clean-up, the consumer's own included.
+    """
 
     async def work() -> int:
         await sync_to_async(site.query)("CREATE TABLE numbers AS SELECT 1 AS a UNION SELECT 2")
@@ -226,7 +235,9 @@ async def test_autocommit_off_is_a_transaction(site: Site) -> None:
 async def test_a_block_left_open_is_rolled_back(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A consumer that is over leaves no transaction: undone, counted and logged."""
+    """
+    A consumer that is over leaves no transaction: undone, counted and logged.
+    """
     before = metrics.transactions_abandoned.value
 
     async def work() -> None:
@@ -246,7 +257,9 @@ async def test_a_block_left_open_is_rolled_back(
 @pytest.mark.parametrize("max_age", [None, 0, 60])
 @pytest.mark.parametrize("size", [3])
 async def test_connections_never_exceed_the_threads(site: Site, size: int) -> None:
-    """A hundred consumers that use the database in all ways open no more than one per thread."""
+    """
+    A hundred consumers that use the database in all ways open no more than one per thread.
+    """
 
     async def work() -> None:
         await sync_to_async(site.query)()
@@ -263,7 +276,9 @@ async def test_connections_never_exceed_the_threads(site: Site, size: int) -> No
 
 @pytest.mark.parametrize("max_age", [None])
 async def test_persistent_connections_stay(site: Site) -> None:
-    """With CONN_MAX_AGE=None one connection serves them all."""
+    """
+    With CONN_MAX_AGE=None one connection serves them all.
+    """
     for _ in range(5):
         await site.consumer(lambda: sync_to_async(site.query)())  # noqa: PLW0108 - a coroutine each
         await site.consumer(lambda: database_sync_to_async(site.query)())  # noqa: PLW0108 - a coroutine each
@@ -272,7 +287,9 @@ async def test_persistent_connections_stay(site: Site) -> None:
 
 @pytest.mark.parametrize("max_age", [None])
 async def test_a_broken_connection_is_replaced_whoever_used_it(site: Site) -> None:
-    """A connection that the server cut off does not wait for the end of a long handler."""
+    """
+    A connection that the server cut off does not wait for the end of a long handler.
+    """
 
     def break_off() -> None:
         site.handler["default"].connection.close()
@@ -285,3 +302,22 @@ async def test_a_broken_connection_is_replaced_whoever_used_it(site: Site) -> No
         return await sync_to_async(site.query)()
 
     assert await site.consumer(work) == (1,)
+
+
+async def test_a_block_takes_its_own_wrapper_away(site: Site) -> None:
+    """
+    A connection that is opened within execute_wrapper() keeps nothing of that block.
+    """
+    seen: list[str] = []
+
+    def note(execute: Any, sql: Any, *rest: Any) -> Any:
+        seen.append(sql)
+        return execute(sql, *rest)
+
+    def look() -> None:
+        with site.handler["default"].execute_wrapper(note):
+            site.query("SELECT 1")
+        site.query("SELECT 2")
+
+    await site.consumer(lambda: sync_to_async(look)())  # noqa: PLW0108 - a coroutine each
+    assert seen == ["SELECT 1"]

@@ -138,16 +138,19 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def test_nothing_is_mapped_without_a_server() -> None:
-    """Elsewhere a connection gets no lane and work goes where asgiref sends it."""
+    """
+    Elsewhere a connection gets no lane and work goes where asgiref sends it.
+    """
     assert threads.enter() is None
     assert SyncToAsync.thread_sensitive_context.get(None) is None
     threads.rest()
-    threads.hurry()
     await threads.give_up()
 
 
 async def test_a_connection_without_work_costs_one_object(ward: Ward) -> None:
-    """No lane, no entry in asgiref's mapping and no thread is made before the first work."""
+    """
+    No lane, no entry in asgiref's mapping and no thread is made before the first work.
+    """
     before = len(SyncToAsync.context_to_thread_executor)
     seen: list[Any] = []
 
@@ -165,7 +168,9 @@ async def test_a_connection_without_work_costs_one_object(ward: Ward) -> None:
 
 
 async def test_work_of_one_connection_is_serial(ward: Ward) -> None:
-    """What a connection's tasks send at once is done one by one, as it was sent."""
+    """
+    What a connection's tasks send at once is done one by one, as it was sent.
+    """
     running, order = [0], []
 
     def job(number: int) -> None:
@@ -183,7 +188,9 @@ async def test_work_of_one_connection_is_serial(ward: Ward) -> None:
 
 
 async def test_connections_run_in_parallel_within_the_pool(ward: Ward) -> None:
-    """Two consumers and a page meet at once; a third consumer waits for one of the two."""
+    """
+    Two consumers and a page meet at once; a third consumer waits for one of the two.
+    """
     meeting = threading.Barrier(3)
     names: list[str] = []
 
@@ -203,7 +210,9 @@ async def test_connections_run_in_parallel_within_the_pool(ward: Ward) -> None:
 
 
 async def test_who_waits_longest_is_next(ward: Ward) -> None:
-    """Connections get the threads in the order in which they came."""
+    """
+    Connections get the threads in the order in which they came.
+    """
     gates = [ward.gate(), ward.gate()]
     blocked = [ward.connection(partial(ward.block, gate)) for gate in gates]
     await asyncio.sleep(0)
@@ -225,7 +234,9 @@ async def test_who_waits_longest_is_next(ward: Ward) -> None:
 
 
 async def test_the_previous_thread_is_preferred_and_any_free_one_taken(ward: Ward) -> None:
-    """A connection stays on its thread while that is free, and goes to another when it is not."""
+    """
+    A connection stays on its thread while that is free, and goes to another when it is not.
+    """
     gate = ward.gate()
     seats = ward.threads.consumers.seats
 
@@ -247,7 +258,9 @@ async def test_the_previous_thread_is_preferred_and_any_free_one_taken(ward: War
 
 
 async def test_an_open_cursor_keeps_its_connection_on_the_thread(ward: Ward) -> None:
-    """Who has rows left waits for the thread they come from, while others use the free ones."""
+    """
+    Who has rows left waits for the thread they come from, while others use the free ones.
+    """
     gate = ward.gate()
     ward.notes.cursors = {"rows left"}
     entered, asked = asyncio.Event(), asyncio.Event()
@@ -275,7 +288,9 @@ async def test_an_open_cursor_keeps_its_connection_on_the_thread(ward: Ward) -> 
 
 
 async def test_a_transaction_reserves_its_thread(ward: Ward) -> None:
-    """Nobody else comes between two hops of a transaction; its end frees the thread."""
+    """
+    Nobody else comes between two hops of a transaction; its end frees the thread.
+    """
     begun, go = asyncio.Event(), asyncio.Event()
     found: list[int] = []
 
@@ -302,7 +317,9 @@ async def test_a_transaction_reserves_its_thread(ward: Ward) -> None:
 
 
 async def test_a_transaction_ends_with_its_connection(ward: Ward) -> None:
-    """What a connection leaves open is undone and the thread serves others."""
+    """
+    What a connection leaves open is undone and the thread serves others.
+    """
 
     async def forget() -> None:
         ward.notes.hold = True
@@ -317,7 +334,9 @@ async def test_a_transaction_ends_with_its_connection(ward: Ward) -> None:
 async def test_a_transaction_of_a_task_that_outlives_its_connection_ends_with_it(
     ward: Ward,
 ) -> None:
-    """After the connection its tasks still have its lane, and what they leave is undone too."""
+    """
+    After the connection its tasks still have its lane, and what they leave is undone too.
+    """
     left, outcome = asyncio.Event(), []
 
     async def outlive() -> None:
@@ -342,7 +361,9 @@ async def test_a_transaction_of_a_task_that_outlives_its_connection_ends_with_it
 
 
 async def test_an_application_of_others_is_bounded_too(ward: Ward) -> None:
-    """A task that never entered anything gets a lane on the threads of pages when it needs one."""
+    """
+    A task that never entered anything gets a lane on the threads of pages when it needs one.
+    """
     names = []
 
     async def work() -> None:
@@ -355,7 +376,9 @@ async def test_an_application_of_others_is_bounded_too(ward: Ward) -> None:
 
 
 async def test_nested_calls_come_back(ward: Ward) -> None:
-    """async_to_sync in a thread runs on this loop, and its own work in the waiting thread."""
+    """
+    async_to_sync in a thread runs on this loop, and its own work in the waiting thread.
+    """
     loop = asyncio.get_running_loop()
 
     async def inner() -> tuple[bool, int]:
@@ -373,7 +396,9 @@ async def test_nested_calls_come_back(ward: Ward) -> None:
 
 
 async def test_context_variables_do_not_stay_in_a_thread(ward: Ward) -> None:
-    """What one job sets, the next job on the thread does not see; its own connection does."""
+    """
+    What one job sets, the next job on the thread does not see; its own connection does.
+    """
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="nothing")
 
     async def setting() -> str:
@@ -393,7 +418,9 @@ async def test_context_variables_do_not_stay_in_a_thread(ward: Ward) -> None:
 
 
 async def test_cancelled_work_that_has_not_begun_is_left_out(ward: Ward) -> None:
-    """Who gives up while waiting for a thread leaves nothing behind."""
+    """
+    Who gives up while waiting for a thread leaves nothing behind.
+    """
     gates = [ward.gate(), ward.gate()]
     blocked = [ward.connection(partial(ward.block, gate)) for gate in gates]
     done: list[int] = []
@@ -455,31 +482,43 @@ async def test_a_stuck_thread_is_replaced(ward: Ward, caplog: pytest.LogCaptureF
     assert ward.notes.closed == 4
 
 
-async def test_giving_up_lets_a_connection_go_on_at_once(ward: Ward) -> None:
-    """After a cancellation the next work need not wait for the close time-out."""
-    ward.threads.close_timeout = 60
+@pytest.mark.parametrize("seconds", [60, 0])
+async def test_giving_up_a_job_that_has_had_its_time(ward: Ward, seconds: int) -> None:
+    """
+    After a cancellation the next work need not wait, unless the job had only just begun.
+    """
+    pool = ward.threads.consumers
+    pool.close_timeout = 60
     gate = ward.gate()
     found = []
 
     async def work() -> None:
         task = asyncio.create_task(ward.block(gate))
         await until(lambda: any(each.job for each in lanes()))
+        (lane,) = lanes()
+        assert lane.job is not None
+        lane.job.started -= seconds
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         await threads.give_up()
-        found.append(await identity())
+        found.append(len(pool.lost))
+        if not seconds:
+            gate.set()
+        await identity()
 
     def lanes() -> list[Lane]:
-        return [each.lane for each in ward.threads.consumers.seats if each.lane]
+        return [each.lane for each in pool.seats if each.lane]
 
     await asyncio.wait_for(ward.connection(work), SECONDS_MAX)
-    assert found
+    assert found == [1 if seconds else 0]
 
 
 async def test_giving_up_leaves_a_working_thread_alone(ward: Ward) -> None:
-    """Work of the connection that somebody still waits for goes on."""
-    ward.threads.close_timeout = 60
+    """
+    Work of the connection that somebody still waits for goes on.
+    """
+    ward.threads.consumers.close_timeout = 60
     gate = ward.gate()
 
     async def work() -> None:
@@ -493,28 +532,10 @@ async def test_giving_up_leaves_a_working_thread_alone(ward: Ward) -> None:
     assert not ward.threads.consumers.lost
 
 
-async def test_hurrying_starts_one_thread_more(ward: Ward) -> None:
-    """Who must not wait for threads that others have taken gets one within twice the pool."""
-    gates = [ward.gate(), ward.gate()]
-    blocked = [ward.connection(partial(ward.block, gate)) for gate in gates]
-    pool = ward.threads.consumers
-
-    async def work() -> None:
-        task = asyncio.create_task(identity())
-        await asyncio.sleep(0.01)
-        assert not task.done()
-        threads.hurry()
-        await task
-
-    await ward.connection(work)
-    await until(lambda: len(pool.seats) == 2)
-    for gate in gates:
-        gate.set()
-    await asyncio.gather(*blocked)
-
-
 async def test_stopping_ends_the_threads(ward: Ward) -> None:
-    """Idle threads close what they hold; what comes later is still done, then ends too."""
+    """
+    Idle threads close what they hold; what comes later is still done, then ends too.
+    """
     await asyncio.gather(ward.connection(identity), ward.connection(identity, page=True))
     await ward.threads.stop()
     assert ward.notes.closed == 2
@@ -526,7 +547,9 @@ async def test_stopping_ends_the_threads(ward: Ward) -> None:
 async def test_a_ledger_that_fails_ends_no_thread(
     ward: Ward, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The job's result arrives, the fault is logged, and the thread goes on."""
+    """
+    The job's result arrives, the fault is logged, and the thread goes on.
+    """
 
     def fail(self: Any, lane: Lane) -> bool:
         raise LookupError
@@ -539,7 +562,9 @@ async def test_a_ledger_that_fails_ends_no_thread(
 
 
 async def test_exceptions_reach_who_waits(ward: Ward) -> None:
-    """A job's exception is its caller's, and the thread goes on."""
+    """
+    A job's exception is its caller's, and the thread goes on.
+    """
 
     def fail() -> None:
         raise LookupError("mine")

@@ -422,7 +422,6 @@ async def _in_any_case(call: Coroutine[Any, Any, None]) -> None:
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        threads.hurry()
         task.add_done_callback(_report_end)
         raise
 

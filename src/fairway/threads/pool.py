@@ -1,0 +1,198 @@
+"""
+Who is next: a bounded number of threads, given to lanes in the order in which these came.
+
+Decides and counts; what happens in a thread is in ``seats``, and asgiref's part in ``mapping``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from fairway import metrics
+from fairway.threads.jobs import Job
+from fairway.threads.seats import Seat, log_stack
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from fairway.threads.jobs import Result
+    from fairway.threads.lanes import Lane, Ledger
+
+__all__ = ["Pool"]
+
+
+class Pool:
+    """
+    Threads that serve lanes: a lane at a time each, in the order in which the lanes came.
+
+    May be called from any thread; its lock is held for moments.
+    """
+
+    def __init__(
+        self, name: str, size: int, make_ledger: Callable[[Seat], Ledger], close_timeout: float
+    ) -> None:
+        """
+        Prepare; ``close_timeout`` is when a thread nobody waits for is given up, in seconds.
+        """
+        self.name = name
+        self.size = size
+        self.make_ledger = make_ledger
+        self.close_timeout = close_timeout
+        self.lock = threading.RLock()
+        self.closing = False
+        self.seats: set[Seat] = set()
+        self.lost: set[Seat] = set()
+        self._idle: dict[Seat, None] = {}
+        self._queue: deque[tuple[int, Lane]] = deque()
+        self._tickets = count(1)
+
+    def submit(self, lane: Lane, function: Callable[[], Any]) -> Result:
+        """
+        Have a function called when it is the lane's turn.
+        """
+        job = Job(function)
+        with self.lock:
+            lane.jobs.append(job)
+            if not lane.placed:
+                self._place(lane)
+        return job.result
+
+    def settle(self, seat: Seat, lane: Lane, job: Job, *, held: bool) -> None:
+        """
+        Note that a job is over, and give the thread its next.
+        """
+        with self.lock:
+            seat.lane = None
+            if seat.lost:
+                # Its lane went on without it long ago.
+                seat.inbox.put(None)
+                return
+            lane.job = None
+            lane.placed = False
+            seat.held = lane.holds = held
+            if lane.jobs:
+                self._place(lane)
+            if seat.lane is None:
+                self.advance(seat)
+
+    def advance(self, seat: Seat) -> None:
+        """
+        Give a free thread what has waited longest, or let it rest. With the lock held.
+        """
+        if seat.held:
+            return
+        queues = [queue for queue in (seat.waiting, self._queue) if queue]
+        if queues:
+            _, lane = min(queues, key=lambda queue: queue[0][0]).popleft()
+            self._give(seat, lane)
+        elif self.closing:
+            self.seats.discard(seat)
+            self._idle.pop(seat, None)
+            seat.inbox.put(None)
+        else:
+            self._idle[seat] = None
+
+    def watch(self, seat: Seat, job: Job) -> None:
+        """
+        Look again at a job that nobody waits for any more, once it has had its time.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        loop.call_later(self.close_timeout, self.abandon, seat, job)
+
+    def abandon(self, seat: Seat, job: Job) -> None:
+        """
+        Give a thread up that still runs a job, and go on without it.
+        """
+        with self.lock:
+            lane = seat.lane
+            if seat.lost or lane is None or lane.job is not job or job.result.done():
+                return
+            seat.lost = True
+            seat.held = False
+            self.seats.discard(seat)
+            self.lost.add(seat)
+            lane.job = lane.seat = lane.cursors = None
+            lane.placed = lane.holds = False
+            lanes = [each for _, each in seat.waiting]
+            seat.waiting.clear()
+            for each in [lane, *lanes] if lane.jobs else lanes:
+                each.seat = None
+                self._place(each)
+            self._refill()
+        metrics.threads_stuck.value += 1
+        log_stack(seat, job)
+
+    def close(self) -> list[Future[None]]:
+        """
+        Let every thread end once it has nothing to do.
+
+        Returns:
+            What is done when those without work have ended.
+        """
+        with self.lock:
+            self.closing = True
+            idle = list(self._idle)
+            for seat in idle:
+                self.advance(seat)
+        return [seat.ended for seat in idle]
+
+    def forget(self, seat: Seat) -> None:
+        """
+        Let go of a thread that has ended.
+        """
+        with self.lock:
+            self.seats.discard(seat)
+            self.lost.discard(seat)
+            self._refill()
+
+    def _place(self, lane: Lane) -> None:
+        """
+        Find a thread for a lane with jobs, or the queue in which to wait for one.
+        """
+        lane.placed = True
+        seat = lane.seat
+        if seat is not None and (lane.holds or lane.cursors):
+            if seat in self._idle or (lane.holds and seat.lane is None):
+                self._give(seat, lane)
+            else:
+                seat.waiting.append((next(self._tickets), lane))
+        elif seat is not None and seat in self._idle:
+            self._give(seat, lane)
+        elif self._idle:
+            self._give(next(reversed(self._idle)), lane)
+        elif self._may_start():
+            self._give(self._start(), lane)
+        else:
+            self._queue.append((next(self._tickets), lane))
+
+    def _give(self, seat: Seat, lane: Lane) -> None:
+        """
+        Have a thread run a lane's next job.
+        """
+        self._idle.pop(seat, None)
+        seat.lane = lane
+        seat.inbox.put(lane)
+
+    def _refill(self) -> None:
+        """
+        Start threads in the place of those that were lost, for what waits.
+        """
+        while self._queue and self._may_start():
+            self._give(self._start(), self._queue.popleft()[1])
+
+    def _may_start(self) -> bool:
+        return len(self.seats) < self.size and len(self.seats) + len(self.lost) < 2 * self.size
+
+    def _start(self) -> Seat:
+        seat = Seat(self, f"fairway-{self.name}")
+        self.seats.add(seat)
+        seat.thread.start()
+        return seat
