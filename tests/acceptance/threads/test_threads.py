@@ -88,6 +88,15 @@ def slow_query():
     return threading.get_ident()
 
 
+class Query(fairway.WebsocketConsumer):
+    def receive(self, text_data=None, bytes_data=None):
+        slow_query()
+
+    def disconnect(self, code):
+        slow_query()
+        ENDED.append(code)
+
+
 class Rows(fairway.AsyncJsonWebsocketConsumer):
     async def receive_json(self, content):
         seen = 0
@@ -163,7 +172,9 @@ def page(request):
 
 urlpatterns = [path("page/", page)] + [
     path(f"ws/{each.__name__.lower()}/", each.as_asgi())
-    for each in (c.Sleeper, c.Echo, c.Figures, c.Orm, c.Rows, c.Recipe, c.Nested, c.Who, c.Speaker)
+    for each in (
+        c.Sleeper, c.Echo, c.Figures, c.Orm, c.Query, c.Rows, c.Recipe, c.Nested, c.Who, c.Speaker,
+    )
 ]
 """
 
@@ -413,6 +424,21 @@ async def test_a_stuck_handler_still_gets_its_disconnect(made: Project) -> None:
         assert status == 0
         assert output.count("is stuck since") == 1
         assert output.count("time.sleep(float(text_data))") == 1
+
+
+async def test_waiting_is_not_being_stuck(made: Project) -> None:
+    """
+    Work that waits longer than the close time-out for a busy thread, its clients gone, gives no
+    thread up, and every handler's end has its turn on the one thread there is.
+    """
+    async with running(made, "--threads", "1") as site:
+        sockets = [await site.open("query") for _ in range(50)]
+        for socket in sockets:
+            await socket.send("")
+            socket.transport.abort()
+        figures = await site.reaches(ended=50)
+        assert figures["stuck"] == 0
+        assert figures["peak"] == 1
 
 
 async def test_more_stuck_threads_than_the_pool_has(made: Project) -> None:
