@@ -4,19 +4,16 @@ Event streams in a real browser: EventSource by itself, and htmx on top of it.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
 
 from tests.acceptance.project import Project
 
 pytestmark = pytest.mark.browser
 
 SCRIPTS = Path(__file__).parents[3] / ".tools" / "npm" / "node_modules"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 MILLISECONDS_MAX = 10_000
 
 URLS = '''
@@ -115,19 +112,6 @@ async def address(project: Project) -> str:
     """
     (project.folder / "site_" / "urls.py").write_text(URLS.format(scripts=SCRIPTS))
     return await (await project.manage("serve", "--port", "0")).ready()
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    """
-    The system's Chromium, without a window and with an empty profile.
-    """
-    chromium = shutil.which("chromium")
-    assert chromium, "chromium is missing; scripts/test installs it"
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        await browser.close()
 
 
 async def shows(page: Page, name: str, text: str) -> None:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page
 
 from tests.acceptance.project import Project
 
 DEMO = Path(__file__).parents[3] / "examples" / "demo"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 MILLISECONDS_MAX = 12_000
 """
 Time for a page to show what a test waits for.
@@ -67,19 +66,6 @@ async def address(demo: Project) -> str:
     Where the demo serves.
     """
     return await (await demo.manage("serve", "--port", "0", "--workers", "2")).ready()
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    """
-    The system's Chromium, without a window and with an empty profile.
-    """
-    chromium = shutil.which("chromium")
-    assert chromium, "chromium is missing; scripts/bootstrap installs it"
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        await browser.close()
 
 
 @pytest.fixture

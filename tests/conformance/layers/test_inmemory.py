@@ -4,15 +4,12 @@ The channel layer of one process keeps what every layer promises, wherever its h
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from fairway.layers import InMemoryChannelLayer
 from fairway.layers.hub import GROUP
-from fairway.layers.owner import bind, release
 from fairway.testing.conformance import BrokeredLayerConformance
+from tests.conformance.layers.under_server import UnderServer
 
 
 class TestInMemoryWithoutServer(BrokeredLayerConformance):
@@ -33,20 +30,7 @@ class TestInMemoryWithoutServer(BrokeredLayerConformance):
         await layer.hub.run(layer.hub.deliver, GROUP + group, data)
 
 
-class TestInMemoryUnderServer(TestInMemoryWithoutServer):
+class TestInMemoryUnderServer(UnderServer, TestInMemoryWithoutServer):
     """
     The hub lives on the loop of the test, as it does on a server's.
     """
-
-    @asynccontextmanager
-    async def layer(self, **config: Any) -> AsyncIterator[Any]:
-        """
-        Be the server for the time of one test.
-        """
-        loop = asyncio.get_running_loop()
-        await bind(loop)
-        try:
-            async with super().layer(**config) as layer:
-                yield layer
-        finally:
-            await release(loop)

@@ -4,11 +4,9 @@ The channel layer of one machine's processes keeps what every layer promises, be
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,8 @@ import pytest
 
 from fairway.layers import IPCChannelLayer
 from fairway.layers.hub import GROUP
-from fairway.layers.owner import bind, release
 from fairway.testing.conformance import BrokeredLayerConformance
+from tests.conformance.layers.under_server import UnderServer
 
 
 class TestIPCWithoutServer(BrokeredLayerConformance):
@@ -67,20 +65,7 @@ class TestIPCWithoutServer(BrokeredLayerConformance):
         await peer.hub.run(peer.broker.publish, GROUP + group, data)
 
 
-class TestIPCUnderServer(TestIPCWithoutServer):
+class TestIPCUnderServer(UnderServer, TestIPCWithoutServer):
     """
     The hubs live on the loop of the test, as they do on a server's.
     """
-
-    @asynccontextmanager
-    async def layer(self, **config: Any) -> AsyncIterator[Any]:
-        """
-        Be the server for the time of one test.
-        """
-        loop = asyncio.get_running_loop()
-        await bind(loop)
-        try:
-            async with super().layer(**config) as layer:
-                yield layer
-        finally:
-            await release(loop)
