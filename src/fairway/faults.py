@@ -21,7 +21,128 @@ class Fault(StrEnum):
     The ids of faults, as they are logged.
     """
 
+    SETTING_INVALID = "fairway.R101"
+    """
+    A flag, setting or variable has a value of the wrong type or out of bounds; nothing starts.
+    """
+    UNKNOWN_FLAG = "fairway.R102"
+    """
+    The command line has a flag that does not exist, or lacks what it needs; nothing starts.
+    """
+    FLAGS_CONFLICT = "fairway.R103"
+    """
+    Flags exclude each other, need each other, or ask for what this system lacks; nothing
+    starts.
+    """
+    ADDRESS_IN_USE = "fairway.R104"
+    """
+    Another program listens on the port or Unix socket; nothing starts.
+    """
+    ADDRESS_INVALID = "fairway.R105"
+    """
+    The address cannot be listened on: no such host, no privilege, no such folder; nothing
+    starts.
+    """
+    SOCKET_INVALID = "fairway.R106"
+    """
+    A descriptor given to the server is not a listening socket; nothing starts.
+    """
+    CERTIFICATE_INVALID = "fairway.R107"
+    """
+    Certificate or key cannot be read or do not fit; nothing starts.
+    """
+    APPLICATION_NOT_FOUND = "fairway.R108"
+    """
+    The application's module or name does not exist, or is no application; nothing starts.
+    """
+    APPLICATION_BROKEN = "fairway.R109"
+    """
+    Importing the application fails with an exception; nothing starts.
+    """
+    PROJECT_BROKEN = "fairway.R110"
+    """
+    Settings, an app or urls.py cannot be loaded; nothing starts.
+    """
+    LIFESPAN_FAILED = "fairway.R111"
+    """
+    The application refused to start, or does not know lifespan though that was asked for.
+    """
+    LAYER_INVALID = "fairway.R112"
+    """
+    CHANNEL_LAYERS does not describe a channel layer; nothing starts.
+    """
+    RUNTIME_DIR_UNSAFE = "fairway.R113"
+    """
+    The directory of the sockets between processes cannot be used; nothing starts.
+    """
+    LAYER_NOT_SHARED = "fairway.R114"
+    """
+    Several processes are to serve, over a channel layer that knows one; nothing starts.
+    """
+    DJANGO_HANDLER_REPLACED = "fairway.R115"
+    """
+    The application named is Django's own handler, which knows no WebSockets; Fairway's serves
+    in its place.
+    """
     ROUTE_NOT_FOUND = "fairway.R201"
     """
     A WebSocket asks for a path that leads to no consumer; it is refused with 404.
+    """
+    UPGRADE_MISSING = "fairway.R202"
+    """
+    A plain request came for the path of a WebSocket; it is answered with 426.
+    """
+    SERVER_WITHOUT_WEBSOCKETS = "fairway.R203"
+    """
+    A WebSocket handshake reached Django by a server that speaks WSGI; it is answered with 426.
+    """
+    ORIGIN_REFUSED = "fairway.R204"
+    """
+    A page of another site opened a WebSocket or sent an unsafe request; it is refused with 403.
+    """
+    HOST_REFUSED = "fairway.R205"
+    """
+    The Host of a handshake is not in ALLOWED_HOSTS; it is refused, with 403 or 400.
+    """
+    REQUEST_MALFORMED = "fairway.R206"
+    """
+    What came is not a request or handshake that can be served; it is refused with a status of
+    4xx or 5xx.
+    """
+    AS_ASGI_MISSING = "fairway.R207"
+    """
+    A route names a consumer class without .as_asgi(); it is served all the same.
+    """
+    INVALID_JSON = "fairway.R301"
+    """
+    A client's message is not JSON; its socket is closed with 1007.
+    """
+    INVALID_MESSAGE = "fairway.R302"
+    """
+    A client's message has the wrong kind or shape; its socket is closed with 4400.
+    """
+    NO_HANDLER = "fairway.R303"
+    """
+    A message's type has no handler in a consumer that gets it; it is dropped.
+    """
+    APPLICATION_ERROR = "fairway.R304"
+    """
+    The project's code raised an exception; a socket is closed with 1011, a request answered
+    with 500.
+    """
+    SYNC_ONLY = "fairway.R305"
+    """
+    A coroutine called what only works in ordinary functions, as the ORM; as for R304.
+    """
+    NEVER_AWAITED = "fairway.R306"
+    """
+    A coroutine was made and thrown away without await; what it should do was not done.
+    """
+    PROTOCOL_MISUSED = "fairway.R307"
+    """
+    The application broke ASGI without raising; the connection is ended.
+    """
+    FRAME_MALFORMED = "fairway.R308"
+    """
+    A client broke the WebSocket protocol; its socket is closed with 1002, 1007 or 1009.
     """
