@@ -23,6 +23,7 @@ from fairway.asgi import resolve_application
 from fairway.checks import require_shared_layers
 from fairway.conf import resolve_server_options
 from fairway.exceptions import ConfigurationError
+from fairway.faults import Fault
 from fairway.layers.registry import bind, describe_default, release
 from fairway.logs import configure_logging
 from fairway.management import subcommands
@@ -39,11 +40,21 @@ if TYPE_CHECKING:
 
     from fairway.conf import Source
     from fairway.server.place import Place
+    from fairway.server.run import Hook
+    from fairway.threads import Ledger, Seat
     from fairway.types import ASGIApplication
 
     Resolved: TypeAlias = tuple[ServerOptions, dict[str, Source]]
 
-__all__ = ["add_flags", "build_server", "given_flags", "main", "serve"]
+__all__ = [
+    "add_flags",
+    "build_server",
+    "given_flags",
+    "life_of",
+    "main",
+    "make_threads",
+    "serve",
+]
 
 
 def add_flags(parser: argparse.ArgumentParser, skip: Sequence[str] = ()) -> None:
@@ -132,22 +143,41 @@ def build_server(
         if ready is not None:
             ready(address)
 
-    pools = Threads(
-        ThreadConnections,
+    begin, end = life_of(make_threads(options))
+    return Server(options, load, on_start=begin, on_stop=end, on_ready=on_ready, place=place)
+
+
+def make_threads(
+    options: ServerOptions, make_ledger: Callable[[Seat], Ledger] = ThreadConnections
+) -> Threads:
+    """
+    Prepare the threads of a server as its options say.
+    """
+    return Threads(
+        make_ledger,
         consumers=options.threads,
         pages=options.page_threads,
         close_timeout=options.application_close_timeout,
     )
 
-    async def on_start(loop: asyncio.AbstractEventLoop) -> None:
-        pools.start()
+
+def life_of(threads: Threads) -> tuple[Hook, Hook]:
+    """
+    Say what begins and ends with each server that serves a project, in a command or in a test.
+
+    Returns:
+        What is awaited on the server's loop at its start, and at its end.
+    """
+
+    async def begin(loop: asyncio.AbstractEventLoop) -> None:
+        threads.start()
         await bind(loop)
 
-    async def on_stop(loop: asyncio.AbstractEventLoop) -> None:
+    async def end(loop: asyncio.AbstractEventLoop) -> None:
         await release(loop)
-        await pools.stop()
+        await threads.stop()
 
-    return Server(options, load, on_start=on_start, on_stop=on_stop, on_ready=on_ready, place=place)
+    return begin, end
 
 
 def serve(flags: Mapping[str, Any], *, application: str | None = None) -> int:
@@ -212,7 +242,8 @@ def _is_supervised(options: ServerOptions, sources: Mapping[str, str]) -> bool:
         if options.workers == 1 and not options.max_requests:
             return False
         raise ConfigurationError(
-            "workers: Windows has one process only; leave --workers and --max-requests out"
+            "workers: Windows has one process only; leave --workers and --max-requests out",
+            fault=Fault.FLAGS_CONFLICT,
         )
     return asked
 
