@@ -25,6 +25,7 @@ from django.core.handlers.asgi import ASGIHandler
 
 from fairway.auth import identify
 from fairway.exceptions import ConfigurationError
+from fairway.faults import Fault
 from fairway.routing import Match, ProtocolTypeRouter, UrlconfRouter
 from fairway.security import admit, admit_request
 from fairway.sessions import InstanceSessionWrapper, read_cookies
@@ -255,21 +256,27 @@ def import_application(spec: str, named_by: str = "application") -> Any:
     subject = f"{named_by} {spec!r}"
     path, _, name = spec.partition(":") if ":" in spec else spec.rpartition(".")
     if not path or not name:
-        raise ConfigurationError(f"{subject}: expected 'module:name' or 'module.name'")
+        raise ConfigurationError(
+            f"{subject}: expected 'module:name' or 'module.name'", fault=Fault.APPLICATION_NOT_FOUND
+        )
     module = _import_module(path, subject)
     value: Any = module
     for part in name.split("."):
         if not hasattr(value, part):
             hint = _nearest(part, (each for each in dir(value) if not each.startswith("_")))
-            raise ConfigurationError(f"{subject}: {path} has no {part!r}{hint}")
+            raise ConfigurationError(
+                f"{subject}: {path} has no {part!r}{hint}", fault=Fault.APPLICATION_NOT_FOUND
+            )
         value = getattr(value, part)
     if isinstance(value, ModuleType) and callable(getattr(value, "application", None)):
         raise ConfigurationError(
-            f"{subject}: this is a module; did you mean '{value.__name__}:application'?"
+            f"{subject}: this is a module; did you mean '{value.__name__}:application'?",
+            fault=Fault.APPLICATION_NOT_FOUND,
         )
     if not callable(value):
         raise ConfigurationError(
-            f"{subject}: expected an ASGI application, got {type(value).__name__}"
+            f"{subject}: expected an ASGI application, got {type(value).__name__}",
+            fault=Fault.APPLICATION_NOT_FOUND,
         )
     return value
 
@@ -305,12 +312,16 @@ def _import_module(path: str, subject: str) -> ModuleType:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and f"{path}.".startswith(f"{missing}."):
             hint = _nearest(missing, _sibling_modules(missing))
-            raise ConfigurationError(f"{subject}: there is no module {missing!r}{hint}") from error
+            raise ConfigurationError(
+                f"{subject}: there is no module {missing!r}{hint}",
+                fault=Fault.APPLICATION_NOT_FOUND,
+            ) from error
         frame = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(str(error).split())
         raise ConfigurationError(
             f"{subject}: importing {path} failed in {frame.filename}, line {frame.lineno}: "
-            f"{type(error).__name__}: {text}"
+            f"{type(error).__name__}: {text}",
+            fault=Fault.APPLICATION_BROKEN,
         ) from error
 
 

@@ -4,7 +4,7 @@
 ``broadcast()`` waits for the transaction it is called in, so nobody hears of what is
 rolled back. It is for views, signals, tasks and the shell, where a broker that is away
 is no reason to fail; so it counts and logs what it could not send. How a message
-travels is the business of ``layers``.
+travels is the business of ``layers``, what tests see of it that of ``testing.broadcasts``.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import asyncio
 import json
 import logging
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
@@ -23,14 +24,118 @@ from django.utils.functional import Promise
 
 from fairway import metrics
 from fairway.exceptions import ChannelLayerUnavailable, InvalidChannelLayerError
+from fairway.faults import Fault
 from fairway.layers.codec import Kind, pack_event
 from fairway.layers.layer import ChannelLayer
 from fairway.layers.notices import Notices
 from fairway.layers.registry import DEFAULT_CHANNEL_LAYER, channel_layers, get_channel_layer
 
-__all__ = ["abroadcast", "broadcast"]
+__all__ = ["Broadcast", "Capture", "abroadcast", "broadcast", "captures"]
 
 notices = Notices(logging.getLogger("fairway.layers"))
+
+
+class Capture(Protocol):
+    """
+    What takes broadcasts in a test, before they are sent. Called from any thread.
+    """
+
+    def take(self, broadcast: Broadcast) -> bool:
+        """
+        Note a message whose time to be sent has come.
+
+        Returns:
+            Whether it goes on: to the capture around this one, or its layer.
+        """
+
+    def expect(self, broadcast: Broadcast, connection: Any) -> None:
+        """
+        Note a message that waits for the commit of a database connection's transaction.
+        """
+
+
+captures: list[Capture] = []
+"""
+Those that are open in this process, the innermost last; empty outside of tests.
+"""
+
+
+@dataclass(eq=False, slots=True)
+class Broadcast:
+    """
+    One message to a group as it was given, and encoded.
+
+    Attributes:
+        group: The group's name.
+        message: What was given; ``payload`` does not follow later changes of it.
+        kind: How it travels: TEXT, JSON, BINARY, or EVENT if it has an event's name or id.
+        payload: The message encoded, as the layer takes it.
+        exclude: The channel name that is to get nothing, or None.
+        event: Name of the event that event streams get, or None.
+        id: Its id there, or None.
+        using: The database that was named, or None.
+        layer: Alias of the channel layer.
+        strict: Whether a failure is to be raised.
+        target: The layer itself.
+        left: Whether its time to be sent has come and it was sent, or taken by a test.
+    """
+
+    group: str
+    message: Any
+    kind: Kind
+    payload: bytes = field(repr=False)
+    exclude: str | None
+    event: str | None
+    id: str | None
+    using: str | None
+    layer: str
+    strict: bool
+    target: ChannelLayer = field(repr=False)
+    left: bool = field(default=False, repr=False)
+
+    def leave(self) -> None:
+        """
+        Send it, unless that was done before or a test takes it. Waits only if ``strict``.
+
+        Raises:
+            ChannelLayerUnavailable: With ``strict``, the broker did not take it.
+        """
+        if not self.left and self.goes_past(captures):
+            self.transmit()
+
+    def goes_past(self, around: list[Capture]) -> bool:
+        """
+        Show it to the captures around it, the innermost first, until one keeps it.
+
+        Returns:
+            Whether none kept it.
+        """
+        self.left = True
+        return not around or all(capture.take(self) for capture in reversed(around))
+
+    def transmit(self) -> Future[None] | None:
+        """
+        Hand it to its layer; see to failures later, or wait for them if ``strict``.
+
+        Returns:
+            What is done once the broker has taken it; None if it certainly does not.
+
+        Raises:
+            ChannelLayerUnavailable: With ``strict``, the broker did not take it.
+        """
+        try:
+            future = self.target.submit(
+                self.group, self.payload, kind=self.kind, exclude=self.exclude
+            )
+            if self.strict and not is_on_loop():
+                _wait(future, self.target)
+        except ChannelLayerUnavailable as error:
+            if self.strict:
+                raise
+            _count_lost(self.group, error)
+            return None
+        future.add_done_callback(partial(_look_at, self.group))
+        return future
 
 
 def broadcast(
@@ -68,18 +173,23 @@ def broadcast(
         TypeError: The message cannot be sent, or the name is none of a group.
         MessageTooLarge: The encoded message is above the layer's limit.
         ValueError: Transactions are open on several databases and ``using`` is missing.
+        RuntimeError: With ``strict``, an event loop runs in this thread.
         ChannelLayerUnavailable: With ``strict``, the broker did not take it.
     """
-    target = own_layer(layer)
-    kind, payload = encode(message, event, id)
-    target.require_sendable(group, payload)
-    send = partial(_send, target, group, payload, kind, exclude, strict=strict)
+    if strict and is_on_loop():
+        raise RuntimeError(
+            "broadcast(strict=True) waits for the broker and would stop this event loop. "
+            "Hint: await abroadcast(strict=True)."
+        )
+    made = _make(group, message, exclude, event, id, using=using, strict=strict, layer=layer)
     alias = transaction_to_wait_for(using)
     if alias is None:
-        send()
-    else:
-        # A failure must not stop what else waits for the commit, unless it is asked for.
-        transaction.on_commit(send, using=alias, robust=not strict)
+        made.leave()
+        return
+    # A failure must not stop what else waits for the commit, unless it is asked for.
+    transaction.on_commit(made.leave, using=alias, robust=not strict)
+    if captures:
+        captures[-1].expect(made, connections[alias])
 
 
 async def abroadcast(
@@ -109,9 +219,11 @@ async def abroadcast(
         MessageTooLarge: The encoded message is above the layer's limit.
         ChannelLayerUnavailable: With ``strict``, the broker did not take it.
     """
-    kind, payload = encode(message, event, id)
+    made = _make(group, message, exclude, event, id, using=None, strict=strict, layer=layer)
+    if not made.goes_past(captures):
+        return
     try:
-        await own_layer(layer).broadcast(group, payload, kind=kind, exclude=exclude)
+        await made.target.broadcast(group, made.payload, kind=made.kind, exclude=exclude)
     except ChannelLayerUnavailable as error:
         if strict:
             raise
@@ -147,7 +259,8 @@ def transaction_to_wait_for(using: str | None) -> str | None:
     """
     Find the database whose commit a message waits for; None to send it now.
 
-    Looks only at connections of this thread that exist already, and opens none.
+    Looks only at connections of this thread that exist already, and opens none. The blocks that
+    ``TestCase`` opens around a test count only where the test's code opened none of its own.
 
     Raises:
         ValueError: Several transactions are open, none of them on ``default``, and
@@ -156,21 +269,31 @@ def transaction_to_wait_for(using: str | None) -> str | None:
     """
     if using is not None and using not in connections:
         raise ConnectionDoesNotExist(f"The connection '{using}' doesn't exist.")
-    aliases = [
-        connection.alias
-        for connection in connections.all(initialized_only=True)
-        if connection.in_atomic_block
-    ]
+    opened = [each for each in connections.all(initialized_only=True) if each.in_atomic_block]
     if using is not None:
-        return using if using in aliases else None
-    if len(aliases) <= 1:
-        return aliases[0] if aliases else None
+        return using if any(each.alias == using for each in opened) else None
+    if not opened:
+        return None
+    own = [each.alias for each in opened if not _is_of_a_test(each)]
+    aliases = own or [each.alias for each in opened]
+    if len(aliases) == 1:
+        return aliases[0]
     if DEFAULT_DB_ALIAS in aliases:
         return DEFAULT_DB_ALIAS
+    if not own:
+        return aliases[0]
     raise ValueError(
         f"Transactions are open on {', '.join(sorted(aliases))}. "
         "Hint: broadcast(..., using=...) says whose commit to wait for."
     )
+
+
+def _is_of_a_test(connection: Any) -> bool:
+    """
+    Whether its only blocks are those around a test, which are never committed.
+    """
+    blocks = connection.atomic_blocks
+    return bool(blocks) and getattr(blocks[-1], "_from_testcase", False)
 
 
 def own_layer(alias: str) -> ChannelLayer:
@@ -192,33 +315,26 @@ def own_layer(alias: str) -> ChannelLayer:
     )
 
 
-def _send(
-    target: ChannelLayer,
+def _make(
     group: str,
-    payload: bytes,
-    kind: Kind,
+    message: Any,
     exclude: str | None,
+    event: str | None,
+    id: str | None,  # noqa: A002 - the field's own word
     *,
+    using: str | None,
     strict: bool,
-) -> None:
+    layer: str,
+) -> Broadcast:
     """
-    Hand a message to its layer; see to failures later, or wait for them if ``strict``.
+    Encode a message, and raise what its layer would, before it is time to send.
     """
-    if strict and _is_on_loop():
-        raise RuntimeError(
-            "broadcast(strict=True) waits for the broker and would stop this event loop. "
-            "Hint: await abroadcast(strict=True)."
-        )
-    try:
-        future = target.submit(group, payload, kind=kind, exclude=exclude)
-        if strict:
-            _wait(future, target)
-    except ChannelLayerUnavailable as error:
-        if strict:
-            raise
-        _count_lost(group, error)
-    else:
-        future.add_done_callback(partial(_look_at, group))
+    target = own_layer(layer)
+    kind, payload = encode(message, event, id)
+    target.require_sendable(group, payload)
+    return Broadcast(
+        group, message, kind, payload, exclude, event, id, using, layer, strict, target
+    )
 
 
 def _wait(future: Future[None], target: ChannelLayer) -> None:
@@ -246,10 +362,15 @@ def _look_at(group: str, future: Future[None]) -> None:
 
 def _count_lost(group: str, error: BaseException) -> None:
     metrics.drops.add("unavailable")
-    notices.say("unavailable", "a message for group %r could not be sent: %s", group[:100], error)
+    notices.say(
+        "unavailable",
+        f"a message for group %r could not be sent: %s [{Fault.MESSAGE_NOT_SENT}]",
+        group[:100],
+        error,
+    )
 
 
-def _is_on_loop() -> bool:
+def is_on_loop() -> bool:
     """
     Whether an event loop runs in this thread.
     """

@@ -19,6 +19,7 @@ from django.db import DatabaseError, connections
 
 from fairway import conf
 from fairway.exceptions import ConfigurationError
+from fairway.faults import Fault
 from fairway.options import AREAS, ServerOptions
 from fairway.server.cpus import granted_cpus
 
@@ -111,7 +112,9 @@ def require_shared_layers(options: ServerOptions) -> None:
         ConfigurationError: Some layer is of that kind.
     """
     for message in _memory_layers(options.workers or granted_cpus()):
-        raise ConfigurationError(f"{message.msg} {message.hint} ({message.id})")
+        raise ConfigurationError(
+            f"{message.msg} {message.hint} ({message.id})", fault=Fault.LAYER_NOT_SHARED
+        )
 
 
 def _fairway() -> Iterator[checks.CheckMessage]:

@@ -34,6 +34,8 @@ from collections.abc import Mapping
 from json import JSONDecodeError
 from typing import Any
 
+from fairway.faults import Fault
+
 __all__ = [
     "AcceptConnection",
     "ChannelFull",
@@ -70,8 +72,15 @@ class ConfigurationError(FairwayError):
     """
     A setting, flag or file is wrong: the message names what was found and the fix.
 
-    A command that meets it prints the message as one line and exits with status 2.
+    A command that meets it prints the message with its id as one line and exits with status 2.
+
+    Attributes:
+        fault: Its id, which stands behind the message where people read it.
     """
+
+    def __init__(self, message: str = "", *, fault: Fault = Fault.SETTING_INVALID) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class ProtocolError(FairwayError):
@@ -128,11 +137,13 @@ class ClientFault(FairwayError):
     The server answers quietly with one log line and no traceback.
 
     Attributes:
+        fault: Its id in the log.
         status: The HTTP status to answer before a handshake is accepted.
         code: The WebSocket close code to answer after it.
         reason: A lower-case fragment, sent to the peer and logged.
     """
 
+    fault = Fault.INVALID_MESSAGE
     status = 400
     code = 4400
 
@@ -154,6 +165,7 @@ class RouteNotFound(ClientFault, ValueError):
     A ``ValueError``, since that is what Channels' routers raise.
     """
 
+    fault = Fault.ROUTE_NOT_FOUND
     status = 404
     code = 4404
 
@@ -165,6 +177,7 @@ class InvalidJSON(ClientFault, JSONDecodeError):
     A ``JSONDecodeError``, since that is what leaves Channels' consumers.
     """
 
+    fault = Fault.INVALID_JSON
     status = 400
     code = 1007
 

@@ -146,3 +146,43 @@ class Fault(StrEnum):
     """
     A client broke the WebSocket protocol; its socket is closed with 1002, 1007 or 1009.
     """
+    MESSAGE_NOT_SENT = "fairway.R401"
+    """
+    A broadcast did not reach the broker in time; it is lost and counted, and its caller goes on.
+    """
+    LOST_AT_EXIT = "fairway.R402"
+    """
+    Messages had not left when the process had to end; they are lost.
+    """
+    WORKER_WITHOUT_CHANNELS = "fairway.R701"
+    """
+    runworker was given no channel to read, or one that cannot be read; it does not start.
+    """
+    WORKER_LAYER_UNKNOWN = "fairway.R702"
+    """
+    runworker was told to read a channel layer that is not configured; it does not start.
+    """
+    WORKER_LAYER_ALONE = "fairway.R703"
+    """
+    runworker was to read a channel layer that other processes do not reach; it does not start.
+    """
+    WORKER_WITHOUT_ROUTE = "fairway.R704"
+    """
+    The project has no application for channels, or none for this one; runworker does not start.
+    """
+    WORKER_APPLICATION_ERROR = "fairway.R705"
+    """
+    An application raised an exception on a message of its channel, which is lost.
+    """
+    WORKER_MESSAGE_INVALID = "fairway.R706"
+    """
+    A message on a worker's channel has no type; it is dropped.
+    """
+    WORKER_LAYER_UNAVAILABLE = "fairway.R707"
+    """
+    A worker cannot read its channel layer at present; it tries again.
+    """
+    WORKER_APPLICATION_LATE = "fairway.R708"
+    """
+    A handler did not end in time as its worker stopped; it is cancelled and its message lost.
+    """

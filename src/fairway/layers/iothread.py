@@ -2,7 +2,8 @@
 The thread ``fairway-io``: a loop for hubs of a process that has no server.
 
 One daemon thread per process, started at first use. Nothing on it may use a
-loop's default executor, which refuses work while the interpreter ends.
+loop's default executor, which refuses work while the interpreter ends; names of
+hosts are resolved as ``resolving`` says.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import threading
 
 from fairway.exceptions import ChannelLayerUnavailable
+from fairway.layers import resolving
 
 __all__ = ["THREAD_NAME", "IOThread"]
 
@@ -66,6 +68,7 @@ def _start() -> tuple[threading.Thread, asyncio.AbstractEventLoop]:
     Start the thread on a loop of its own.
     """
     loop = asyncio.new_event_loop()
+    resolving.take_over(loop)
     thread = threading.Thread(target=_run, args=(loop,), name=THREAD_NAME, daemon=True)
     try:
         thread.start()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fairway.exceptions import ConfigurationError, MessageTooLarge
+from fairway.faults import Fault
 from fairway.layers.base import BaseChannelLayer, Capacities
 from fairway.layers.brokers.local import LocalBroker
 from fairway.layers.codec import Envelope, Kind, sort
@@ -392,7 +393,8 @@ class IPCChannelLayer(ChannelLayer):
         if namespace is None:
             raise ConfigurationError(
                 "IPCChannelLayer needs a namespace, got None: give one, or have "
-                "get_channel_layer() derive it from the settings"
+                "get_channel_layer() derive it from the settings",
+                fault=Fault.LAYER_INVALID,
             )
         self._root = root
         self._namespace = namespace

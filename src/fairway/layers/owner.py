@@ -24,6 +24,8 @@ from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 from fairway.exceptions import ChannelLayerUnavailable
+from fairway.faults import Fault
+from fairway.layers import resolving
 from fairway.layers.iothread import IOThread
 
 __all__ = ["Owner", "Resident", "bind", "release"]
@@ -146,6 +148,8 @@ class Owner:
                 return future
             self._woken = True
         self._wake()
+        if _is_parting:
+            self._await_at_exit(future)
         return future
 
     def run_or_enter(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
@@ -442,6 +446,15 @@ class Owner:
             if call.future.set_running_or_notify_cancel():
                 call.future.set_exception(error)
 
+    def _await_at_exit(self, future: Future[Any]) -> None:
+        """
+        Block the ending main thread until a call is done: nothing flushes it any more.
+
+        Handlers of ``atexit`` that run after this module's own get here.
+        """
+        if threading.current_thread() is threading.main_thread():
+            self._await_blocking(future, monotonic() + PARTING_SECONDS)
+
     @staticmethod
     def _await_blocking(future: Future[Any], until: float) -> None:
         """
@@ -504,6 +517,7 @@ async def bind(loop: asyncio.AbstractEventLoop) -> None:
     """
     if loop not in _servers:
         _servers.append(loop)
+        resolving.take_over(loop)
     await asyncio.gather(*(owner.move_to(loop) for owner in list(_owners) if owner.lives))
 
 
@@ -553,6 +567,7 @@ def _at_fork() -> None:
     _servers.clear()
     _flushed_by.clear()
     _io.forked()
+    resolving.forked()
     for owner in list(_owners):
         owner.forked()
 
@@ -561,10 +576,16 @@ def _at_exit() -> None:
     """
     Let what was sent leave, for a bounded time, and say what did not.
     """
+    global _is_parting  # noqa: PLW0603 - there is one end
+    _is_parting = True
     until = monotonic() + PARTING_SECONDS
     lost = sum(owner.finish(until) for owner in list(_owners))
     if lost:
-        logger.error("%d calls of the channel layer were lost at the end of the process", lost)
+        logger.error(
+            "%d calls of the channel layer were lost at the end of the process [%s]",
+            lost,
+            Fault.LOST_AT_EXIT,
+        )
     _io.stop(max(0.0, until - monotonic()))
 
 
@@ -573,6 +594,8 @@ _servers: list[asyncio.AbstractEventLoop] = []
 _flushed_by: set[str] = set()
 _tasks: set[asyncio.Task[None]] = set()
 _io = IOThread()
+# A module that is first imported while the process ends registers its handler too late.
+_is_parting = not threading.main_thread().is_alive()
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_at_fork)

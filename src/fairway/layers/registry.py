@@ -20,6 +20,7 @@ from django.utils.module_loading import import_string
 
 from fairway import conf
 from fairway.exceptions import ConfigurationError, InvalidChannelLayerError
+from fairway.faults import Fault
 from fairway.layers import owner
 from fairway.layers.layer import ChannelLayer, IPCChannelLayer
 from fairway.layers.namespace import derive_namespace, in_tests, place
@@ -202,7 +203,7 @@ async def bind(loop: asyncio.AbstractEventLoop) -> None:
         try:
             get_channel_layer()
         except InvalidChannelLayerError as error:
-            raise ConfigurationError(str(error)) from error
+            raise ConfigurationError(str(error), fault=Fault.LAYER_INVALID) from error
     for layer in list(channel_layers.backends.values()):
         if isinstance(layer, ChannelLayer):
             await layer.hub.owner.move_to(loop)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fairway import metrics
 from fairway.exceptions import RemoteProtocolError
+from fairway.faults import Fault
 from fairway.server import log
 from fairway.server.asgi_state import State
 from fairway.server.exchange import HttpExchange
@@ -338,7 +339,8 @@ class Connection(asyncio.Protocol):
         metrics.refusals.add(str(error.status))
         # It refers to frames, and those to this connection.
         error.__traceback__ = None
-        log.logger.info("request refused with %d: %s", error.status, log.printable(error.reason))
+        words, fault = log.printable(error.reason), Fault.REQUEST_MALFORMED
+        log.logger.info("request refused with %d: %s [%s]", error.status, words, fault)
         if self.answering:
             # Its head was fine and it is being answered: there is nothing to say but goodbye.
             self.reset()

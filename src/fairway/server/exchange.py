@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fairway import metrics
 from fairway.exceptions import ClientDisconnected, ClientFault, LocalProtocolError
+from fairway.faults import Fault
 from fairway.server import log
 from fairway.server.asgi_state import HTTP, Machine, State
 from fairway.server.inbox import Inbox
@@ -239,7 +240,7 @@ class HttpExchange(Exchange):
         self._body_bytes += len(data)
         if 0 < self.connection.worker.options.body_bytes_max < self._body_bytes:
             self._inbox.disconnect({"type": "http.disconnect"})
-            log.refused(self.scope, 413, "the body is too large")
+            log.refused(self.scope, 413, "the body is too large", Fault.REQUEST_MALFORMED)
             metrics.refusals.add("413")
             self.answer_instead(413, State.GONE)
             return
@@ -361,7 +362,7 @@ class HttpExchange(Exchange):
         See ``Exchange``: a response that is not complete is answered for.
         """
         if isinstance(error, ClientFault):
-            log.refused(self.scope, error.status, error.reason)
+            log.refused(self.scope, error.status, error.reason, error.fault)
         elif error is not None:
             metrics.application_errors.value += 1
             log.application_error(self.scope, error)

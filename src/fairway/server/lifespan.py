@@ -12,6 +12,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from fairway.exceptions import ConfigurationError
+from fairway.faults import Fault
 from fairway.server import log
 from fairway.server.asgi_state import LIFESPAN, Machine, State
 from fairway.server.scope import ASGI
@@ -56,11 +57,17 @@ class Lifespan:
         self._events.put_nowait({"type": "lifespan.startup"})
         await self._wait()
         if self._at is State.FAILED:
-            raise ConfigurationError(f"the application's start failed: {self._failure or '-'}")
+            raise ConfigurationError(
+                f"the application's start failed: {self._failure or '-'}",
+                fault=Fault.LIFESPAN_FAILED,
+            )
         if self._at is State.RUNNING:
             self.state = state
         elif self._required:
-            raise ConfigurationError("--lifespan on: the application does not support lifespan")
+            raise ConfigurationError(
+                "--lifespan on: the application does not support lifespan",
+                fault=Fault.LIFESPAN_FAILED,
+            )
         else:
             self._task = None
 

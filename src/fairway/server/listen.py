@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairway.exceptions import ConfigurationError
+from fairway.faults import Fault
 
 if TYPE_CHECKING:
     from fairway.options import ServerOptions
@@ -43,7 +44,9 @@ def bind(options: ServerOptions) -> socket.socket:
         ConfigurationError: It cannot be opened; says why and what to do.
     """
     if options.fd is not None and options.uds is not None:
-        raise ConfigurationError("--fd and --uds exclude each other: give one of them")
+        raise ConfigurationError(
+            "--fd and --uds exclude each other: give one of them", fault=Fault.FLAGS_CONFLICT
+        )
     activated = _activated(os.environ)
     if options.fd is not None:
         return _inherited(options.fd)
@@ -74,11 +77,15 @@ def tls_context(options: ServerOptions) -> ssl.SSLContext | None:
     """
     if options.certfile is None:
         if options.keyfile is not None:
-            raise ConfigurationError("--keyfile needs --certfile beside it")
+            raise ConfigurationError(
+                "--keyfile needs --certfile beside it", fault=Fault.CERTIFICATE_INVALID
+            )
         return None
     for flag, path in (("--certfile", options.certfile), ("--keyfile", options.keyfile)):
         if path is not None and not os.access(path, os.R_OK):
-            raise ConfigurationError(f"{flag} {path}: no such file, or not readable")
+            raise ConfigurationError(
+                f"{flag} {path}: no such file, or not readable", fault=Fault.CERTIFICATE_INVALID
+            )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["http/1.1"])
     try:
@@ -86,7 +93,8 @@ def tls_context(options: ServerOptions) -> ssl.SSLContext | None:
     except OSError as error:
         raise ConfigurationError(
             f"--certfile {options.certfile}: not a certificate with its private key in PEM form "
-            f"({getattr(error, 'reason', None) or _words(error)})"
+            f"({getattr(error, 'reason', None) or _words(error)})",
+            fault=Fault.CERTIFICATE_INVALID,
         ) from None
     return context
 
@@ -95,7 +103,10 @@ def _no_password() -> str:
     """
     Refuse to ask for a password, which OpenSSL would do on the terminal.
     """
-    raise ConfigurationError("--keyfile: the key is encrypted; store it without a password")
+    raise ConfigurationError(
+        "--keyfile: the key is encrypted; store it without a password",
+        fault=Fault.CERTIFICATE_INVALID,
+    )
 
 
 def _tcp(host: str, port: int) -> socket.socket:
@@ -108,7 +119,8 @@ def _tcp(host: str, port: int) -> socket.socket:
         )
     except (OSError, UnicodeError) as error:
         raise ConfigurationError(
-            f"--host {host!r}: not an address of this machine ({_words(error)})"
+            f"--host {host!r}: not an address of this machine ({_words(error)})",
+            fault=Fault.ADDRESS_INVALID,
         ) from None
     family, kind, protocol, _, address = found[0]
     sock = socket.socket(family, kind, protocol)
@@ -118,24 +130,30 @@ def _tcp(host: str, port: int) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        raise ConfigurationError(_bind_failure(host, port, error)) from None
+        raise _bind_failure(host, port, error) from None
     sock.setblocking(False)
     return sock
 
 
-def _bind_failure(host: str, port: int, error: OSError) -> str:
+def _bind_failure(host: str, port: int, error: OSError) -> ConfigurationError:
     """
     Say why an address could not be had, and who has it where that can be read.
     """
     if isinstance(error, PermissionError):
-        return f"port {port}: ports below 1024 need privileges; choose another with --port"
+        return ConfigurationError(
+            f"port {port}: ports below 1024 need privileges; choose another with --port",
+            fault=Fault.ADDRESS_INVALID,
+        )
     if error.errno == errno.EADDRINUSE:
         holder = _holder(port)
-        return (
+        return ConfigurationError(
             f"port {port} on {host} is in use{f' by {holder}' if holder else ''}; "
-            "end that program or choose another port with --port"
+            "end that program or choose another port with --port",
+            fault=Fault.ADDRESS_IN_USE,
         )
-    return f"cannot listen on {host}:{port}: {_words(error)}"
+    return ConfigurationError(
+        f"cannot listen on {host}:{port}: {_words(error)}", fault=Fault.ADDRESS_INVALID
+    )
 
 
 def _words(error: Exception) -> str:
@@ -180,7 +198,8 @@ def _activated(environ: MutableMapping[str, str]) -> bool:
     if count != "1":
         raise ConfigurationError(
             f"LISTEN_FDS: expected 1 socket from systemd, got {count}; "
-            "keep one ListenStream= in the .socket unit, or one unit per socket"
+            "keep one ListenStream= in the .socket unit, or one unit per socket",
+            fault=Fault.SOCKET_INVALID,
         )
     return True
 
@@ -195,9 +214,14 @@ def _unix(path: str, mode: str) -> socket.socket:
         )
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise ConfigurationError(f"--uds {path}: exists and is not a socket; remove it first")
+            raise ConfigurationError(
+                f"--uds {path}: exists and is not a socket; remove it first",
+                fault=Fault.ADDRESS_INVALID,
+            )
         if _answers(path):
-            raise ConfigurationError(f"--uds {path}: another program listens there")
+            raise ConfigurationError(
+                f"--uds {path}: another program listens there", fault=Fault.ADDRESS_IN_USE
+            )
         Path(path).unlink()
     sock = socket.socket(socket.AF_UNIX)
     try:
@@ -207,7 +231,9 @@ def _unix(path: str, mode: str) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        raise ConfigurationError(f"--uds {path}: {_words(error)}") from None
+        raise ConfigurationError(
+            f"--uds {path}: {_words(error)}", fault=Fault.ADDRESS_INVALID
+        ) from None
     sock.setblocking(False)
     return sock
 
@@ -236,17 +262,21 @@ def _inherited(fd: int) -> socket.socket:
         mode = os.fstat(fd).st_mode
     except OSError:
         raise ConfigurationError(
-            f"--fd {fd}: no such open descriptor; the parent process must pass the socket on"
+            f"--fd {fd}: no such open descriptor; the parent process must pass the socket on",
+            fault=Fault.SOCKET_INVALID,
         ) from None
     if not stat.S_ISSOCK(mode):
         kind = "a terminal or device" if stat.S_ISCHR(mode) else "a pipe or file"
         raise ConfigurationError(
-            f"--fd {fd}: is {kind}, not a socket; use [fcgi-program] in supervisor, or drop --fd"
+            f"--fd {fd}: is {kind}, not a socket; use [fcgi-program] in supervisor, or drop --fd",
+            fault=Fault.SOCKET_INVALID,
         )
     sock = socket.socket(fileno=fd)
     if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         sock.detach()
-        raise ConfigurationError(f"--fd {fd}: is a socket, but does not listen")
+        raise ConfigurationError(
+            f"--fd {fd}: is a socket, but does not listen", fault=Fault.SOCKET_INVALID
+        )
     if fd == 0:
         sock = _instead_of_stdin(sock)
     sock.setblocking(False)

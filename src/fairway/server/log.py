@@ -17,6 +17,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from fairway.exceptions import ConfigurationError
+from fairway.faults import Fault
 
 if TYPE_CHECKING:
     from fairway.server.exchange import Exchange
@@ -77,28 +78,33 @@ def access(exchange: Exchange, status: int) -> None:
     )
 
 
-def refused(scope: Scope, status: int, reason: str) -> None:
+def refused(scope: Scope, status: int, reason: str, fault: Fault) -> None:
     """
     Say in one line why a peer did not get what it asked for.
     """
-    logger.warning("%s refused with %d: %s", subject(scope), status, printable(reason or "-", 500))
+    words = printable(reason or "-", 500)
+    logger.warning("%s refused with %d: %s [%s]", subject(scope), status, words, fault)
 
 
 def application_fault(scope: Scope, text: str, *values: object) -> None:
     """
     Say in one line how the application broke the ASGI protocol without raising.
     """
-    logger.error("%s: the application %s", subject(scope), text % values)
+    words = text % values
+    logger.error("%s: the application %s [%s]", subject(scope), words, Fault.PROTOCOL_MISUSED)
 
 
 def application_error(scope: Scope, error: BaseException) -> None:
     """
     Record an exception of the application with its traceback.
+
+    Who knows more about one than its type has given it a ``fairway_fault``.
     """
     logger.error(
-        "%s: the application raised %s",
+        "%s: the application raised %s [%s]",
         subject(scope),
         type(error).__name__,
+        getattr(error, "fairway_fault", Fault.APPLICATION_ERROR),
         exc_info=(type(error), error, error.__traceback__),
     )
 
@@ -138,7 +144,8 @@ def exit_status(serve: Callable[[], int]) -> int:
     try:
         return serve()
     except ConfigurationError as error:
-        print(f"fairway: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up yet
+        # Not logged: logging may not be set up yet.
+        print(f"fairway: {error} [{error.fault}]", file=sys.stderr)  # noqa: T201
         return 2
 
 

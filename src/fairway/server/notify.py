@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairway.exceptions import ConfigurationError
+from fairway.faults import Fault
 from fairway.server import log
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ def pid_file(path: str | None) -> Iterator[None]:
             new.unlink()
         words = (error.strerror or str(error)).lower()
         raise ConfigurationError(
-            f"--pid-file {path}: {words}; name a file in a folder this user may write to"
+            f"--pid-file {path}: {words}; name a file in a folder this user may write to",
+            fault=Fault.ADDRESS_INVALID,
         ) from None
     try:
         yield

@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fairway.exceptions import ConfigurationError
+from fairway.faults import Fault
 from fairway.server import listen
 from fairway.server.board import Board, Seat, State
 from fairway.server.notify import Notifier, pid_file
@@ -66,10 +67,12 @@ class Place(Protocol):
     Attributes:
         seat: Its place among the workers of one server, None on its own.
         speaks: Whether it is this process that says what runs.
+        owns_process: Whether the process is there for the server, and may be tuned to it.
     """
 
     seat: Seat | None
     speaks: bool
+    owns_process: bool
 
     def open(self, options: ServerOptions) -> AbstractContextManager[socket.socket]:
         """
@@ -105,6 +108,7 @@ class Alone:
     """
 
     speaks = True
+    owns_process = True
 
     def __init__(self) -> None:
         self.seat: Seat | None = None
@@ -169,6 +173,8 @@ class Seated:
         seat: The worker's place on the board.
     """
 
+    owns_process = True
+
     def __init__(
         self, sock: socket.socket, control: socket.socket, seat: Seat, *, speaks: bool
     ) -> None:
@@ -211,7 +217,8 @@ class Seated:
             return cls(sock, control, board.seat(given["seat"]), speaks=given["speaks"])
         except (KeyError, OSError, TypeError, ValueError):
             raise ConfigurationError(
-                f"{VARIABLE} is set, but no supervisor of Fairway started this process; unset it"
+                f"{VARIABLE} is set, but no supervisor of Fairway started this process; unset it",
+                fault=Fault.FLAGS_CONFLICT,
             ) from None
 
     @contextmanager

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fairway.exceptions import ConfigurationError
+from fairway.faults import Fault
 from fairway.options import ServerOptions
 from fairway.server import listen, log
 from fairway.server.crew import Crew
@@ -170,7 +171,8 @@ def become_supervisor(options: ServerOptions) -> NoReturn:
     except OSError as error:
         raise ConfigurationError(
             f"workers: Python cannot be started as {sys.executable!r} ({error.strerror}); "
-            "start the command with the full path of an interpreter"
+            "start the command with the full path of an interpreter",
+            fault=Fault.FLAGS_CONFLICT,
         ) from None
 
 
@@ -191,7 +193,9 @@ def _supervise() -> int:
     """
     text = os.environ.pop(VARIABLE, None)
     if text is None:
-        raise ConfigurationError("start it with: fairway module:app --workers N")
+        raise ConfigurationError(
+            "start it with: fairway module:app --workers N", fault=Fault.UNKNOWN_FLAG
+        )
     given: dict[str, Any] = json.loads(text)
     if given["path"] is None:
         os.environ.pop("PYTHONPATH", None)

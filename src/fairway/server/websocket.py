@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fairway import metrics
 from fairway.exceptions import ClientFault, LocalProtocolError, RemoteProtocolError
+from fairway.faults import Fault
 from fairway.server import log
 from fairway.server.asgi_state import WEBSOCKET, Machine, State
 from fairway.server.exchange import FRAMING, Exchange, refusal_status, response_status
@@ -195,7 +196,7 @@ class WebSocketExchange(Exchange):
         """
         End because the peer broke the protocol (RFC 6455 section 7.1.7).
         """
-        log.refused(self.scope, error.code, error.reason)
+        log.refused(self.scope, error.code, error.reason, Fault.FRAME_MALFORMED)
         self.end(error.code, error.reason)
         self._finish_when_flushed(self.connection.linger)
 
@@ -452,7 +453,8 @@ class WebSocketExchange(Exchange):
         """
         early = self.state in (_CONNECTING, State.REFUSING)
         if isinstance(error, ClientFault):
-            log.refused(self.scope, error.status if early else error.code, error.reason)
+            status = error.status if early else error.code
+            log.refused(self.scope, status, error.reason, error.fault)
         elif error is not None:
             metrics.application_errors.value += 1
             log.application_error(self.scope, error)

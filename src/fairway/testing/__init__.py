@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fairway.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from fairway.testing.broadcasts import CapturedBroadcast, captured_broadcasts
     from fairway.testing.communicators import (
         ApplicationCommunicator,
         HttpCommunicator,
@@ -19,14 +20,18 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ApplicationCommunicator": "fairway.testing.communicators",
+    "CapturedBroadcast": "fairway.testing.broadcasts",
     "HttpCommunicator": "fairway.testing.communicators",
     "WebsocketCommunicator": "fairway.testing.communicators",
+    "captured_broadcasts": "fairway.testing.broadcasts",
 }
 
 __all__ = [
     "ApplicationCommunicator",
+    "CapturedBroadcast",
     "HttpCommunicator",
     "WebsocketCommunicator",
+    "captured_broadcasts",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

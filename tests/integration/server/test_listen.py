@@ -18,6 +18,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from fairway.exceptions import ConfigurationError
+from fairway.faults import Fault
 from fairway.options import ServerOptions
 from fairway.server import Server, listen
 from fairway.server.listen import bind, describe, port, tls_context
@@ -35,7 +36,7 @@ def refuse_to_load() -> ASGIApplication:
 @pytest.fixture
 def line(capsys: pytest.CaptureFixture[str]) -> Any:
     """
-    Runs a server with options that are wrong, and gives the one line it prints.
+    Runs a server with options that are wrong, and gives the one line it prints without its id.
     """
 
     def start(**options: Any) -> str:
@@ -45,7 +46,10 @@ def line(capsys: pytest.CaptureFixture[str]) -> Any:
         assert err.startswith("fairway: ")
         assert err.endswith("\n")
         assert err.count("\n") == 1
-        return err[9:-1]
+        text, bracket, fault = err[9:-1].rpartition(" [")
+        assert bracket
+        assert fault.removesuffix("]") in list(Fault)
+        return text
 
     return start
 

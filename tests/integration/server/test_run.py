@@ -259,7 +259,8 @@ class TestFailingStart:
 
         server = Server(ServerOptions(port=0), lambda: application, life.on_start, life.on_stop)
         assert exit_status(server.run) == 2
-        assert capsys.readouterr().err == "fairway: the application's start failed: no database\n"
+        line = "fairway: the application's start failed: no database [fairway.R111]\n"
+        assert capsys.readouterr().err == line
         assert life.events == ["on_start", "on_stop"]
 
     def test_missing_uvloop(
@@ -271,9 +272,10 @@ class TestFailingStart:
         monkeypatch.setitem(sys.modules, "uvloop", None)
         assert exit_status(Server(ServerOptions(loop="uvloop"), life.load).run) == 2
         assert capsys.readouterr().err == (
-            "fairway: --loop uvloop: uvloop is not installed; install it or use --loop asyncio\n"
+            "fairway: --loop uvloop: uvloop is not installed; install it or use --loop asyncio "
+            "[fairway.R103]\n"
         )
-        assert run_module._loop_factory("auto") is asyncio.new_event_loop
+        assert run_module.loop_factory("auto") is asyncio.new_event_loop
 
     def test_load(self, life: Life) -> None:
         """

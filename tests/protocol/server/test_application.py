@@ -32,7 +32,7 @@ class TestFailure:
         response = await peer.response()
         assert (response.status, response.body) == (500, b"500 Internal Server Error\n")
         (record,) = warnings(caplog)
-        assert record.getMessage() == "GET /page: the application raised ValueError"
+        assert record.getMessage() == "GET /page: the application raised ValueError [fairway.R304]"
         assert record.exc_info
 
     async def test_before_body(self, app: Puppet, served: Served) -> None:

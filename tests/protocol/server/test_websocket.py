@@ -581,7 +581,7 @@ class TestApplication:
         assert b"secret" not in response.body
         assert await peer.rest() == b""
         (record,) = warnings(caplog)
-        assert record.getMessage() == "WebSocket /ws: the application raised ValueError"
+        assert record.getMessage() == "WebSocket /ws: the application raised ValueError [fairway.R304]"
         assert record.exc_info
 
     async def test_error_after_accept(

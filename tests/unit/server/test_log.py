@@ -8,6 +8,7 @@ import logging
 
 import pytest
 
+from fairway.faults import Fault
 from fairway.server import log
 
 
@@ -51,13 +52,13 @@ def test_faults(caplog: pytest.LogCaptureFixture) -> None:
     Faults of peer and application are one line without a traceback.
     """
     scope = {"type": "http", "method": "GET", "path": "/"}
-    log.refused(scope, 404, "")
-    log.refused(scope, 404, "no\nroute")
+    log.refused(scope, 404, "", Fault.ROUTE_NOT_FOUND)
+    log.refused(scope, 404, "no\nroute", Fault.ROUTE_NOT_FOUND)
     log.application_fault(scope, "sent %d bytes too many", 3)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", "GET / refused with 404: -"),
-        ("WARNING", r"GET / refused with 404: no\nroute"),
-        ("ERROR", "GET /: the application sent 3 bytes too many"),
+        ("WARNING", "GET / refused with 404: - [fairway.R201]"),
+        ("WARNING", r"GET / refused with 404: no\nroute [fairway.R201]"),
+        ("ERROR", "GET /: the application sent 3 bytes too many [fairway.R307]"),
     ]
     assert not any(record.exc_info for record in caplog.records)
 
@@ -70,7 +71,7 @@ def test_error(caplog: pytest.LogCaptureFixture) -> None:
     log.application_error({"type": "websocket", "path": "/"}, error)
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
-    assert record.getMessage() == "WebSocket /: the application raised ValueError"
+    assert record.getMessage() == "WebSocket /: the application raised ValueError [fairway.R304]"
     assert record.exc_info
     assert record.exc_info[1] is error
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         """
 
         addr: str
+        default_port: str
         port: str
         use_ipv6: bool
 
@@ -61,6 +63,16 @@ class Command(Below):
 
     help = "Serve this project for development: pages, WebSockets, static files, reload."
 
+    def handle(self, *args: Any, **options: Any) -> None:
+        """
+        Take the port of the variable ``PORT`` where the command names none.
+        """
+        with suppress(ConfigurationError):  # The checks say it, with its id.
+            resolved, sources = resolve_server_options()
+            if sources["port"] != "default":
+                self.default_port = str(resolved.port)
+        super().handle(*args, **options)
+
     def inner_run(self, *args: Any, **options: Any) -> None:
         """
         Check the project and serve it; runs once per reload, often in a thread.
@@ -77,7 +89,7 @@ class Command(Below):
             _stop_before_exit(server)
             server.run()
         except ConfigurationError as error:
-            self.stderr.write(f"fairway: {error}")
+            self.stderr.write(f"fairway: {error} [{error.fault}]")
             # In the reloader's thread an exception or sys.exit() would end nothing.
             sys.stdout.flush()
             os._exit(2)

@@ -26,6 +26,7 @@ from pathlib import Path
 from time import time
 
 from fairway.exceptions import ConfigurationError
+from fairway.faults import Fault
 
 __all__ = ["LOCK", "Rendezvous", "check_peer", "new_name", "open_directory", "peer_uid", "try_lock"]
 
@@ -322,7 +323,8 @@ def _check_length(path: Path) -> None:
         raise ConfigurationError(
             f"{path} is too long for the sockets in it: expected at most "
             f"{PATH_BYTES_MAX - len(ENTRY) - 13} bytes, got {len(os.fsencode(path))}; "
-            'set FAIRWAY["RUNTIME_DIR"] to a shorter path'
+            'set FAIRWAY["RUNTIME_DIR"] to a shorter path',
+            fault=Fault.RUNTIME_DIR_UNSAFE,
         )
 
 
@@ -348,7 +350,8 @@ def _open_private(path: Path, *, parent: int | None = None) -> int:
     except OSError as error:
         raise ConfigurationError(
             f"{path} cannot be used for sockets between processes: "
-            f"{error.strerror or error}; {OTHER_PLACE}"
+            f"{error.strerror or error}; {OTHER_PLACE}",
+            fault=Fault.RUNTIME_DIR_UNSAFE,
         ) from error
     try:
         _check_private(path, os.fstat(descriptor))
@@ -368,19 +371,23 @@ def _check_private(path: Path, found: os.stat_result) -> None:
     me = os.geteuid()
     if stat.S_ISLNK(found.st_mode):
         raise ConfigurationError(
-            f"{path} is a symbolic link, expected a directory: remove it or {OTHER_PLACE}"
+            f"{path} is a symbolic link, expected a directory: remove it or {OTHER_PLACE}",
+            fault=Fault.RUNTIME_DIR_UNSAFE,
         )
     if not stat.S_ISDIR(found.st_mode):
         raise ConfigurationError(
-            f"{path} is a file, expected a directory: remove it or {OTHER_PLACE}"
+            f"{path} is a file, expected a directory: remove it or {OTHER_PLACE}",
+            fault=Fault.RUNTIME_DIR_UNSAFE,
         )
     if found.st_uid != me:
         raise ConfigurationError(
             f"{path} belongs to uid {found.st_uid}, expected uid {me}: run as that user, "
-            f"remove it or {OTHER_PLACE}"
+            f"remove it or {OTHER_PLACE}",
+            fault=Fault.RUNTIME_DIR_UNSAFE,
         )
     if found.st_mode & 0o077:
         mode = stat.S_IMODE(found.st_mode)
         raise ConfigurationError(
-            f"{path} has mode {mode:o}, expected 700: run chmod 700 {path} or {OTHER_PLACE}"
+            f"{path} has mode {mode:o}, expected 700: run chmod 700 {path} or {OTHER_PLACE}",
+            fault=Fault.RUNTIME_DIR_UNSAFE,
         )
