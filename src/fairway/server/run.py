@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeAlias
 
 from fairway.exceptions import ConfigurationError
+from fairway.faults import Fault
 from fairway.options import ServerOptions, validate
 from fairway.server import listen
 from fairway.server.lifespan import Lifespan
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from fairway.server.place import Place
     from fairway.types import ASGIApplication
 
-__all__ = ["Server"]
+__all__ = ["Server", "end_soon", "loop_factory"]
 
 Hook: TypeAlias = Callable[[asyncio.AbstractEventLoop], Awaitable[None]]
 
@@ -109,11 +110,12 @@ class Server:
         tls = listen.tls_context(options)
         # Each worker makes its own: this is to find mistakes before the application is loaded.
         Proxies(options.trusted_proxies)
-        factory = _loop_factory(options.loop)
+        factory = loop_factory(options.loop)
         with self._place.open(options) as sock:
             try:
                 application = self._load()
-                _relieve_collector()
+                if self._place.owns_process:
+                    _relieve_collector()
                 with asyncio.Runner(loop_factory=factory) as runner:
                     runner.run(self._main(application, sock, tls))
             finally:
@@ -148,9 +150,7 @@ class Server:
         """
         End within a second, whatever connections and threads do. Does not wait.
         """
-        timer = threading.Timer(ABORT_SECONDS, os._exit, (1,))
-        timer.daemon = True
-        timer.start()
+        end_soon()
         self.stop()
         self.stop()
 
@@ -248,7 +248,16 @@ def _relieve_collector() -> None:
     gc.set_threshold(max(first, COLLECT_EVERY), *others)
 
 
-def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+def end_soon() -> None:
+    """
+    End this process within a second, whatever still runs in it.
+    """
+    timer = threading.Timer(ABORT_SECONDS, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+
+
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     """
     Find the event loop that a name stands for.
     """
@@ -258,7 +267,8 @@ def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
         except ImportError:
             if name == "uvloop":
                 raise ConfigurationError(
-                    "--loop uvloop: uvloop is not installed; install it or use --loop asyncio"
+                    "--loop uvloop: uvloop is not installed; install it or use --loop asyncio",
+                    fault=Fault.FLAGS_CONFLICT,
                 ) from None
         else:
             return uvloop.new_event_loop
