@@ -1,0 +1,478 @@
+"""
+What reads named channels and runs an application for each: ``manage.py runworker``.
+
+A worker takes a message out of its channel only when the application wants one, so what is
+not being handled waits in the channel layer, for this worker or another. One task reads
+each channel, and a busy one keeps no other waiting. ``Worker`` has Channels' arguments and
+the names that its users override; what is asked for on the command line is the command's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from fairway import metrics
+from fairway.cli import life_of, make_threads
+from fairway.conf import resolve_server_options
+from fairway.exceptions import ConfigurationError, NoHandler, StopConsumer
+from fairway.faults import Fault
+from fairway.options import ServerOptions
+from fairway.routing import single_callable
+from fairway.server.place import Alone
+from fairway.server.run import end_soon, loop_factory
+from fairway.types import Message, Scope
+
+__all__ = ["Worker"]
+
+RETRY_SECONDS = 1.0
+"""
+Time between two attempts to read from a channel layer that is away.
+"""
+
+CANCEL_SECONDS = 0.5
+"""
+Time that applications get to end once they are cancelled.
+"""
+
+
+class Worker:
+    """
+    Reads channels until it is told to stop. ``run()`` blocks; ``stop()`` may come from any thread.
+
+    Attributes:
+        application: Called once per channel, with ``{"type": "channel", "channel": name}``.
+        channels: The names of the channels it reads.
+        channel_layer: Where it reads them.
+        max_applications: Applications alive at most; one that has nothing to do goes first.
+        application_instances: The applications alive, by channel, the longest unused first.
+        options: The threads, the event loop and the time to end; None for what settings say.
+        retry_seconds: Time between two attempts to read from a channel layer that is away.
+    """
+
+    options: ServerOptions | None = None
+    retry_seconds = RETRY_SECONDS
+
+    def __init__(
+        self,
+        application: Any,
+        channels: Iterable[str],
+        channel_layer: Any,
+        max_applications: int = 1000,
+    ) -> None:
+        """
+        Remember what to run on which channels.
+
+        Raises:
+            ConfigurationError: ``max_applications`` leaves room for none.
+        """
+        if max_applications < 1:
+            raise ConfigurationError(f"max_applications must be at least 1, not {max_applications}")
+        self.application = single_callable(application, "Worker(application)")
+        self.channels = list(dict.fromkeys(channels))
+        self.channel_layer = channel_layer
+        self.max_applications = max_applications
+        self.application_instances: dict[str, Instance] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._handling: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._hurried = False
+        self._drain: float | None = None
+        # Tasks that wait for a channel layer, and have nothing in hand that could be lost.
+        self._empty_handed: set[asyncio.Task[Any]] = set()
+        self._freed = asyncio.Event()
+        self._away = False
+
+    def run(self) -> None:
+        """
+        Read until a signal or ``stop()``, and let what runs finish. Works without a server.
+
+        Raises:
+            ConfigurationError: A setting is wrong.
+        """
+        options = self.options or resolve_server_options()[0]
+        with asyncio.Runner(loop_factory=loop_factory(options.loop)) as runner:
+            runner.run(self._main(options))
+
+    def stop(self, *, drain: float | None = None) -> None:
+        """
+        Take no more messages, and end once those taken are handled. Does not wait.
+
+        Args:
+            drain: Seconds for that; None for what the options say.
+        """
+        if drain is not None:
+            self._drain = drain
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            self._stopping.set()
+        else:
+            with suppress(RuntimeError):  # It has ended meanwhile.
+                loop.call_soon_threadsafe(self._begin_stop)
+
+    def hurry(self) -> None:
+        """
+        End within a second, whatever handlers and threads do. Does not wait.
+        """
+        end_soon()
+        self._hurried = True
+        self.stop()
+        loop, handling = self._loop, self._handling
+        if loop is not None and handling is not None:
+            loop.call_soon_threadsafe(handling.cancel)
+
+    async def handle(self) -> None:
+        """
+        Read every channel until ``stop()``, then wait for what is being handled.
+        """
+        self._loop = asyncio.get_running_loop()
+        listeners = [
+            asyncio.create_task(self._keep_listening(channel), name=f"channel {channel}")
+            for channel in self.channels
+        ]
+        logger().info("Running worker for channels %s", ", ".join(self.channels))
+        try:
+            await self._stopping.wait()
+            await self._finish(listeners)
+        finally:
+            tasks = [*listeners, *(one.task for one in self.application_instances.values())]
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
+
+    async def listener(self, channel: str) -> None:
+        """
+        Read one channel until ``stop()``, handing each message on once the last is handled.
+
+        Raises:
+            ValueError: A message has no type.
+        """
+        while not self._stopping.is_set():
+            message = await self._take(channel)
+            if message is None:
+                return
+            if not message.get("type"):
+                metrics.drops.add("no_type")
+                raise ValueError(f"Worker received message with no type on channel {channel!r}.")
+            await self._hand_over(channel, message)
+
+    def application_exception(self, exception: BaseException, details: dict[str, Any]) -> None:
+        """
+        Log what an application has failed with. The next message gets a new application.
+
+        Args:
+            exception: What it raised.
+            details: The ``scope`` it had, and the ``message`` it was given last, if any.
+        """
+        channel = details["scope"]["channel"]
+        if isinstance(exception, NoHandler):
+            logger().error("channel %r: %s [%s]", channel, exception, Fault.NO_HANDLER)
+            return
+        logger().error(
+            "channel %r: the application raised %s, given a message of type %r; the next message "
+            "gets a new one [%s]",
+            channel,
+            type(exception).__name__,
+            (details["message"] or {}).get("type"),
+            Fault.WORKER_APPLICATION_ERROR,
+            exc_info=(type(exception), exception, exception.__traceback__),
+        )
+
+    async def application_send(self, scope: Scope, message: Message) -> None:
+        """
+        Refuse what an application sends: nobody is at the other end.
+
+        Raises:
+            NotImplementedError: Always; a subclass may do something else.
+        """
+        raise NotImplementedError(
+            f"a worker has no client to send {message.get('type')!r} to. "
+            "Hint: use self.channel_layer.send(), or fairway.abroadcast() for a group."
+        )
+
+    # --- The process -------------------------------------------------------------------------
+
+    async def _main(self, options: ServerOptions) -> None:
+        """
+        Live through the whole life of the loop.
+        """
+        loop = self._loop = asyncio.get_running_loop()
+        self.options = options
+        begin, end = life_of(make_threads(options))
+        with Alone().joined(loop, self):
+            try:
+                await begin(loop)
+                self._handling = asyncio.create_task(self.handle())
+                await self._handling
+            except asyncio.CancelledError:
+                if not self._hurried:
+                    raise
+            finally:
+                await end(loop)
+
+    def _begin_stop(self) -> None:
+        """
+        Call back who waits for a channel layer. Event-loop thread only.
+        """
+        self._stopping.set()
+        for task in list(self._empty_handed):
+            task.cancel()
+
+    async def _finish(self, listeners: list[asyncio.Task[None]]) -> None:
+        """
+        Wait for what is being handled, and tell the applications that nothing follows.
+        """
+        seconds = self._drain
+        if seconds is None:
+            seconds = (self.options or resolve_server_options()[0]).drain
+        until = asyncio.get_running_loop().time() + seconds
+        if listeners:
+            await asyncio.wait(listeners, timeout=seconds)
+        instances = list(self.application_instances.values())
+        for one in instances:
+            one.end()
+        left = max(0.0, until - asyncio.get_running_loop().time())
+        if instances:
+            await asyncio.wait([one.task for one in instances], timeout=left)
+        late = [name for name, one in self.application_instances.items() if not one.task.done()]
+        if late:
+            metrics.drops.add("worker_stopped", len(late))
+            logger().error(
+                "the applications of %s did not end within %g s (--drain) and are cancelled; the "
+                "messages they were given are lost [%s]",
+                ", ".join(map(repr, late)),
+                seconds,
+                Fault.WORKER_APPLICATION_LATE,
+            )
+
+    # --- Channels ----------------------------------------------------------------------------
+
+    async def _keep_listening(self, channel: str) -> None:
+        """
+        Run ``listener`` until ``stop()``, whatever it raises meanwhile.
+        """
+        while not self._stopping.is_set():
+            try:
+                await self.listener(channel)
+            except ValueError as error:
+                logger().error("%s It is dropped [%s]", error, Fault.WORKER_MESSAGE_INVALID)
+            except Exception:  # noqa: BLE001 - logged, and the other channels go on
+                # None of ours: a subclass's. It must not fail in a loop that never waits.
+                logger().exception("the listener of channel %r failed", channel)
+                await asyncio.sleep(self.retry_seconds)
+
+    async def _take(self, channel: str) -> Message | None:
+        """
+        Wait for the next message of a channel; None once the worker stops.
+
+        While the channel layer is away it is asked again, with one line in the log.
+        """
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in one
+        self._empty_handed.add(task)
+        try:
+            while not self._stopping.is_set():
+                try:
+                    message: Message = await self.channel_layer.receive(channel)
+                except Exception as error:  # noqa: BLE001 - of any channel layer, in its own words
+                    self._say_away(error)
+                    await asyncio.sleep(self.retry_seconds)
+                else:
+                    self._say_back()
+                    return message
+        except asyncio.CancelledError:
+            if not self._stopping.is_set() or task.uncancel():
+                raise
+        finally:
+            self._empty_handed.discard(task)
+        return None
+
+    async def _hand_over(self, channel: str, message: Message) -> None:
+        """
+        Have a channel's application handle a message, and wait until it has.
+
+        One that has ended without having looked at it is replaced, once.
+        """
+        instance = await self._instance(channel)
+        fresh = not instance.used
+        if await instance.handle(message):
+            return
+        if fresh or not await (await self._instance(channel)).handle(message):
+            metrics.drops.add("worker_unread")
+            logger().error(
+                "channel %r: the application ended and had not read a message, which is lost [%s]",
+                channel,
+                Fault.WORKER_APPLICATION_ERROR,
+            )
+
+    async def _instance(self, channel: str) -> Instance:
+        """
+        Give the application of a channel, starting it if there is none.
+        """
+        instance = self.application_instances.pop(channel, None)
+        if instance is None or instance.task.done():
+            await self._make_room()
+            instance = Instance(self, {"type": "channel", "channel": channel})
+            instance.task.add_done_callback(lambda task: self._forget(channel, task))
+        self.application_instances[channel] = instance
+        return instance
+
+    async def _make_room(self) -> None:
+        """
+        End the application that has had nothing to do for longest, if there are too many.
+        """
+        while len(self.application_instances) >= self.max_applications:
+            instances = self.application_instances.values()
+            idle = next((one for one in instances if one.idle), None)
+            if idle is not None and not any(one.ended for one in instances):
+                idle.end()
+            self._freed.clear()
+            await self._freed.wait()
+
+    def _forget(self, channel: str, task: asyncio.Task[None]) -> None:
+        """
+        Forget an application that has ended.
+        """
+        instance = self.application_instances.get(channel)
+        if instance is not None and instance.task is task:
+            del self.application_instances[channel]
+        self.free()
+
+    def free(self) -> None:
+        """
+        Wake who waits for an application to have nothing to do, or to end.
+        """
+        self._freed.set()
+
+    def _say_away(self, error: Exception) -> None:
+        """
+        Say once that messages cannot be read at present.
+        """
+        if not self._away:
+            self._away = True
+            logger().warning(
+                "the channel layer cannot be read (%s: %s); trying again every %g s [%s]",
+                type(error).__name__,
+                error,
+                self.retry_seconds,
+                Fault.WORKER_LAYER_UNAVAILABLE,
+            )
+
+    def _say_back(self) -> None:
+        """
+        Say that messages can be read again.
+        """
+        if self._away:
+            self._away = False
+            logger().info("the channel layer can be read again")
+
+
+class Instance:
+    """
+    A running application, which is given one message at a time.
+
+    Attributes:
+        task: Runs it.
+        used: Whether it has been given a message.
+        ended: Whether it was told to end.
+    """
+
+    def __init__(self, worker: Worker, scope: Scope) -> None:
+        self._worker = worker
+        self._scope = scope
+        self._given: asyncio.Queue[Message | None] = asyncio.Queue()
+        # Done once the application wants the next message (True) or has ended.
+        self._handled: asyncio.Future[bool] | None = None
+        self._last: Message | None = None
+        self._looked = False
+        self.used = False
+        self.ended = False
+        self.task = asyncio.create_task(self._run(), name=f"application of {scope['channel']}")
+        self.task.add_done_callback(lambda _: self._tell())
+
+    @property
+    def idle(self) -> bool:
+        """
+        Whether it has nothing to do.
+        """
+        return self._handled is None and not self.ended
+
+    async def handle(self, message: Message) -> bool:
+        """
+        Give it a message and wait until it wants the next one, or has ended.
+
+        Returns:
+            Whether it has looked at the message.
+        """
+        self.used, self._looked = True, False
+        handled = self._handled = asyncio.get_running_loop().create_future()
+        self._given.put_nowait(message)
+        if self.task.done():
+            self._tell()
+        return await handled
+
+    def end(self) -> None:
+        """
+        Have it end when it wants the next message.
+        """
+        if not self.ended:
+            self.ended = True
+            self._given.put_nowait(None)
+
+    async def _run(self) -> None:
+        """
+        Run the application; what it raises is logged.
+        """
+        worker, scope = self._worker, self._scope
+
+        async def send(message: Message) -> None:
+            await worker.application_send(scope, message)
+
+        try:
+            await worker.application(scope, self._receive, send)
+        except StopConsumer:
+            pass
+        except Exception as error:  # noqa: BLE001 - the project's
+            details = {"scope": scope, "message": self._last}
+            worker.application_exception(error, details)
+
+    async def _receive(self) -> Message:
+        """
+        Give the application its next message; asking says that it has handled the last.
+
+        Raises:
+            StopConsumer: There will be none.
+        """
+        self._tell()
+        message = await self._given.get()
+        if message is None:
+            # One that takes this for an error of its own and asks again waits to be cancelled.
+            raise StopConsumer
+        self._last, self._looked = message, True
+        return message
+
+    def _tell(self) -> None:
+        """
+        Tell who handed a message over, if it was looked at or never will be.
+        """
+        handled = self._handled
+        if handled is not None and (self._looked or self.task.done()):
+            self._handled = None
+            self._worker.free()
+            if not handled.done():
+                handled.set_result(self._looked)
+
+
+def logger() -> logging.Logger:
+    """
+    Give the logger for a worker's lines: the one of Channels where a project has set that up.
+    """
+    name = "django.channels.worker"
+    parts = [logging.getLogger(one) for one in (name, "django.channels")]
+    if any(one.handlers or one.level for one in parts):
+        return parts[0]
+    return logging.getLogger("fairway.worker")
