@@ -27,6 +27,9 @@ from fairway.auth import identify
 from fairway.exceptions import ConfigurationError
 from fairway.faults import Fault
 from fairway.routing import Match, ProtocolTypeRouter, UrlconfRouter
+from fairway.routing.hosts import choose
+from fairway.routing.surroundings import restore
+from fairway.routing.urlconf import consumer_tree
 from fairway.security import admit, admit_request
 from fairway.sessions import InstanceSessionWrapper, read_cookies
 from fairway.threads import enter, leave
@@ -95,11 +98,9 @@ class Application:
         """
         kind = scope["type"]
         if kind == "http":
-            match = self._router.resolve_http(scope)
-            if match is None:
+            consumers = self._router.serves_requests()
+            if not (consumers and await self._http_consumer(scope, receive, send)):
                 await self._pages(scope, receive, send)
-            else:
-                await self._http_consumer(match, scope, receive, send)
         elif kind == "websocket":
             await self._websocket(scope, receive, send)
         elif kind == "lifespan":
@@ -125,18 +126,38 @@ class Application:
         """
         if not await admit(scope, receive, send):
             return
-        match = self._router.resolve(scope)
-        scope["url_route"] = {"args": match.args, "kwargs": match.kwargs}
+        urlconf = await choose(scope)
+        tree = consumer_tree(urlconf)
+        undo = tree.surround(scope, urlconf)
         entered = enter()
         try:
+            match = tree.find_socket(scope)
+            scope["url_route"] = {"args": match.args, "kwargs": match.kwargs}
             await identify(scope)
             await match.application(scope, receive, send)
         finally:
             leave(entered)
+            restore(undo)
 
-    async def _http_consumer(
-        self, match: Match, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _http_consumer(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """
+        Look for an HTTP consumer and have it answer.
+
+        Returns:
+            Whether there is one; else a page answers, outside of what was set for the consumer.
+        """
+        urlconf = await choose(scope)
+        tree = consumer_tree(urlconf)
+        undo = tree.surround(scope, urlconf)
+        try:
+            match = tree.find_http(scope, urlconf)
+            if match is not None:
+                await self._answer(match, scope, receive, send)
+            return match is not None
+        finally:
+            restore(undo)
+
+    async def _answer(self, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """
         Host and Origin, session and user, consumer: without Django's middleware, as sockets.
         """

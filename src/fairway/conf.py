@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import os
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -169,6 +169,8 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     alternatives = get_args(kind) if get_origin(kind) in {Union, types.UnionType} else (kind,)
     if value is None and type(None) in alternatives:
         return None
+    if callable(value) and any(get_origin(one) is Callable for one in alternatives):
+        return value
     wanted = next(one for one in alternatives if one is not type(None))
     if wanted is float and type(value) is int:
         return float(value)

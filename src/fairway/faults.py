@@ -113,6 +113,14 @@ class Fault(StrEnum):
     """
     A route names a consumer class without .as_asgi(); it is served all the same.
     """
+    URLCONF_INVALID = "fairway.R208"
+    """
+    FAIRWAY["URLCONF"] leads to no URL configuration and no function; nothing starts.
+    """
+    URLCONF_FAILED = "fairway.R209"
+    """
+    The function in FAIRWAY["URLCONF"] raised, or gave no URL configuration; this connection fails.
+    """
     INVALID_JSON = "fairway.R301"
     """
     A client's message is not JSON; its socket is closed with 1007.

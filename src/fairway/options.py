@@ -9,6 +9,7 @@ from these fields, so a setting is written down exactly once. Data only.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
@@ -322,6 +323,12 @@ class ProjectOptions:
         "Directory of the sockets between processes; None for /tmp/fairway-<uid>.",
         pattern=(r"(?s)/.*", "an absolute path"),
     )
+    urlconf: str | Callable[[Any], Any] | None = option(  # noqa: RUF009 - a field, as all here
+        None,
+        "URL configuration that consumers are looked for in, or a function that gives one for a "
+        "scope; None for ROOT_URLCONF.",
+        pattern=(r"[^\W\d]\w*(\.[^\W\d]\w*)*", "a dotted path or a function"),
+    )
 
 
 Options: TypeAlias = ServerOptions | LayerOptions | IPCOptions | ProjectOptions
@@ -352,8 +359,12 @@ def validate(options: Options) -> None:
         if rules["choices"] and value not in rules["choices"]:
             message = f"{spec.name} must be one of {', '.join(rules['choices'])}, not {value!r}"
             raise ConfigurationError(message)
-        if rules["pattern"] and not re.fullmatch(rules["pattern"][0], value):
-            raise ConfigurationError(f"{spec.name} must be {rules['pattern'][1]}, not {value!r}")
+        if (
+            rules["pattern"]
+            and isinstance(value, str)
+            and not re.fullmatch(rules["pattern"][0], value)
+        ):
+            raise ConfigurationError(f"{spec.name} must be {text[1]}, not {value!r}")
         if (low is not None and value < low) or (high is not None and value > high):
             bounds = f"at least {low:g}" if high is None else f"between {low or 0:g} and {high:g}"
             raise ConfigurationError(

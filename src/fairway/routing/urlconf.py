@@ -1,0 +1,158 @@
+"""
+Consumers in the project's own ``urls.py``, found as Django finds views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from django.urls import LocalePrefixPattern, URLPattern, URLResolver, get_resolver
+
+from fairway.exceptions import RouteNotFound
+from fairway.routing.callables import is_http_consumer, is_socket_consumer
+from fairway.routing.hosts import choose, chooser
+from fairway.routing.matching import Match, Route, compile_routes, describe, matches
+from fairway.routing.surroundings import Undo, path_below, restore, surround
+from fairway.types import Receive, Scope, Send
+
+__all__ = ["UrlTree", "UrlconfRouter", "consumer_tree"]
+
+
+class UrlTree:
+    """
+    The consumers of one URL configuration.
+
+    Attributes:
+        sockets: The routes of WebSocket consumers, below the root.
+        requests: The routes of HTTP consumers, below the root.
+        localized: Whether it uses ``i18n_patterns``.
+        prefixed: Whether these have a prefix for the default language too.
+    """
+
+    __slots__ = ("localized", "prefixed", "requests", "sockets")
+
+    def __init__(self, resolver: URLResolver) -> None:
+        self.sockets, self.requests = (
+            Route(resolver.pattern, {}, None, tuple(compile_routes(resolver.url_patterns, wanted)))
+            for wanted in (is_socket_consumer, is_http_consumer)
+        )
+        locale = _locale_pattern(resolver.url_patterns)
+        self.localized = locale is not None
+        self.prefixed = locale is None or locale.prefix_default_language
+
+    def surround(self, scope: Scope, urlconf: Any) -> Undo | None:
+        """
+        Set for one connection what Django's handler sets for a request.
+
+        Args:
+            scope: Its scope.
+            urlconf: What this tree was read from, None for ``ROOT_URLCONF``.
+
+        Returns:
+            For ``restore()``.
+        """
+        return surround(scope, urlconf, localized=self.localized, prefixed=self.prefixed)
+
+    def find_socket(self, scope: Scope) -> Match:
+        """
+        Find the consumer for a WebSocket; views are passed over.
+
+        Raises:
+            RouteNotFound: No route fits.
+        """
+        path = path_below(scope)
+        match = next(matches((self.sockets,), path), None)
+        if match is None:
+            raise RouteNotFound(
+                describe(scope["path"], path, lambda other: any(matches((self.sockets,), other)))
+            )
+        return match
+
+    def find_http(self, scope: Scope, urlconf: Any) -> Match | None:
+        """
+        Find the HTTP consumer for a request; None where a page answers, or nobody.
+
+        A page that stands before it in ``urls.py`` wins as it does under Django; that is
+        looked at only where a consumer fits.
+        """
+        path = path_below(scope)
+        match = next(matches((self.requests,), path), None)
+        if match is None:
+            return None
+        first = get_resolver(urlconf).resolve(path).func
+        wanted = getattr(match.application, "consumer_class", None)
+        return match if wanted in {first, getattr(first, "consumer_class", None)} else None
+
+
+class UrlconfRouter:
+    """
+    Dispatch by path to the consumers in the project's ``urls.py``.
+
+    Only consumers count and views are passed over, so a page that catches every
+    path hides no socket, and one path may hold a page and a consumer.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """
+        Call the consumer of the first route that fits.
+
+        Raises:
+            RouteNotFound: No consumer route fits.
+        """
+        urlconf = await choose(scope)
+        tree = consumer_tree(urlconf)
+        undo = tree.surround(scope, urlconf)
+        try:
+            match = tree.find_socket(scope)
+            inner = dict(scope, url_route={"args": match.args, "kwargs": match.kwargs})
+            return await match.application(inner, receive, send)
+        finally:
+            restore(undo)
+
+    def load(self) -> None:
+        """
+        Read the routes now, so that their mistakes show before a socket comes.
+
+        Raises:
+            ConfigurationError: ``FAIRWAY["URLCONF"]`` leads nowhere.
+        """
+        chooser()
+        consumer_tree()
+
+    def serves_requests(self) -> bool:
+        """
+        Whether a request may be for a consumer.
+
+        Hot path: once per request.
+        """
+        return bool(consumer_tree().requests.children) or chooser() is not None
+
+
+_trees: WeakKeyDictionary[URLResolver, UrlTree] = WeakKeyDictionary()
+
+
+def consumer_tree(urlconf: Any = None) -> UrlTree:
+    """
+    Give the consumers of a URL configuration.
+
+    It is read once for each resolver Django makes of it; another ``ROOT_URLCONF`` or
+    ``clear_url_caches()`` brings a new resolver, and so a new reading.
+
+    Args:
+        urlconf: As Django's ``get_resolver`` has it.
+    """
+    resolver = get_resolver(urlconf)
+    tree = _trees.get(resolver)
+    if tree is None:
+        tree = _trees[resolver] = UrlTree(resolver)
+    return tree
+
+
+def _locale_pattern(entries: Iterable[URLPattern | URLResolver]) -> LocalePrefixPattern | None:
+    """
+    Find ``i18n_patterns``, which Django allows at the root alone.
+    """
+    patterns = (each.pattern for each in entries)
+    return next((each for each in patterns if isinstance(each, LocalePrefixPattern)), None)
