@@ -359,11 +359,8 @@ def validate(options: Options) -> None:
         if rules["choices"] and value not in rules["choices"]:
             message = f"{spec.name} must be one of {', '.join(rules['choices'])}, not {value!r}"
             raise ConfigurationError(message)
-        if (
-            rules["pattern"]
-            and isinstance(value, str)
-            and not re.fullmatch(rules["pattern"][0], value)
-        ):
+        text = rules["pattern"] if isinstance(value, str) else None
+        if text and not re.fullmatch(text[0], value):
             raise ConfigurationError(f"{spec.name} must be {text[1]}, not {value!r}")
         if (low is not None and value < low) or (high is not None and value > high):
             bounds = f"at least {low:g}" if high is None else f"between {low or 0:g} and {high:g}"
