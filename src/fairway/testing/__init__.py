@@ -17,11 +17,15 @@ if TYPE_CHECKING:
         HttpCommunicator,
         WebsocketCommunicator,
     )
+    from fairway.testing.live import LiveServer
+    from fairway.testing.testcases import ChannelsLiveServerTestCase
 
 _HOMES = {
     "ApplicationCommunicator": "fairway.testing.communicators",
     "CapturedBroadcast": "fairway.testing.broadcasts",
+    "ChannelsLiveServerTestCase": "fairway.testing.testcases",
     "HttpCommunicator": "fairway.testing.communicators",
+    "LiveServer": "fairway.testing.live",
     "WebsocketCommunicator": "fairway.testing.communicators",
     "captured_broadcasts": "fairway.testing.broadcasts",
 }
@@ -29,7 +33,9 @@ _HOMES = {
 __all__ = [
     "ApplicationCommunicator",
     "CapturedBroadcast",
+    "ChannelsLiveServerTestCase",
     "HttpCommunicator",
+    "LiveServer",
     "WebsocketCommunicator",
     "captured_broadcasts",
 ]
