@@ -577,7 +577,6 @@ def _at_exit() -> None:
     Let what was sent leave, for a bounded time, and say what did not.
     """
     global _is_parting  # noqa: PLW0603 - there is one end
-    _is_parting = True
     until = monotonic() + PARTING_SECONDS
     lost = sum(owner.finish(until) for owner in list(_owners))
     if lost:
@@ -587,6 +586,7 @@ def _at_exit() -> None:
             Fault.LOST_AT_EXIT,
         )
     _io.stop(max(0.0, until - monotonic()))
+    _is_parting = True
 
 
 _owners: WeakSet[Owner] = WeakSet()

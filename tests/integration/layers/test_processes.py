@@ -5,9 +5,12 @@ Channel layers in processes of their own: forked, ending, without a loop.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import textwrap
+
+import pytest
 
 LAYER = """
     import asyncio, logging, os, sys, threading
@@ -17,12 +20,12 @@ LAYER = """
 """
 
 
-def run(script: str, begin: str = LAYER) -> subprocess.CompletedProcess[str]:
+def run(script: str, *arguments: str, begin: str = LAYER) -> subprocess.CompletedProcess[str]:
     """
     Run a script in a new interpreter, with a layer of one process in ``layer``.
     """
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(begin) + textwrap.dedent(script)],
+        [sys.executable, "-c", textwrap.dedent(begin) + textwrap.dedent(script), *arguments],
         capture_output=True,
         text=True,
         timeout=15,
@@ -103,7 +106,9 @@ def test_what_cannot_leave_before_the_end_is_said() -> None:
         """
     )
     assert done.returncode == 0
-    assert done.stderr == "3 calls of the channel layer were lost at the end of the process\n"
+    assert done.stderr == (
+        "3 calls of the channel layer were lost at the end of the process [fairway.R402]\n"
+    )
 
 
 def test_sending_while_the_interpreter_ends_does_not_hang() -> None:
@@ -152,6 +157,66 @@ def test_what_a_handler_at_the_end_sends_first_of_all_leaves_too() -> None:
         begin="",
     )
     assert (done.stdout, done.stderr, done.returncode) == ("group:room\n", "", 0)
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_what_the_last_handler_sends_leaves_too(used: bool) -> None:
+    """
+    A handler that runs after all of Fairway's waits itself, whether Fairway was in use or not.
+    """
+    done = run(
+        """
+        import atexit, sys, threading, time
+
+        def late():
+            from fairway.layers import InMemoryChannelLayer, owner
+            from fairway.layers.brokers.local import LocalBroker
+            from fairway.layers.codec import Kind
+
+            def publish(self, subject, payload):
+                time.sleep(0.1)
+                print(subject)
+
+            LocalBroker.publish = publish
+            assert owner._is_parting
+            InMemoryChannelLayer().submit("room", b"x", kind=Kind.TEXT)
+
+        atexit.register(late)
+        if sys.argv[1:]:
+            from fairway.layers import owner
+        """,
+        *["used"] * used,
+        begin="",
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("group:room\n", "", 0)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_broker_is_found_by_its_name_at_the_end(loop: str) -> None:
+    """
+    A one-line command that publishes last thing connects to a host by its name, though the
+    executors of asyncio refuse work by then.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
+        port = server.getsockname()[1]
+        line = (
+            "import uvloop; uvloop.install(); " if loop == "uvloop" else ""
+        ) + "from tests.integration.layers.named_broker import publish; publish({}, 'hello')"
+        script = "-Wignore::DeprecationWarning"  # uvloop.install() is what users still write.
+        process = subprocess.Popen(
+            [sys.executable, script, "-c", line.format(port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        with process:
+            connection, _ = server.accept()
+            with connection, connection.makefile("rb") as received:
+                connection.settimeout(10)
+                assert received.read() == b"ending group:room hello"
+            output, _ = process.communicate(timeout=10)
+    assert (output, process.returncode) == (f"{loop}\n", 0)
 
 
 def test_importing_the_package_starts_nothing() -> None:
