@@ -65,7 +65,12 @@ __all__ = [
 class FairwayError(Exception):
     """
     The root of everything Fairway raises.
+
+    Attributes:
+        fault: Its id in the log.
     """
+
+    fault = Fault.APPLICATION_ERROR
 
 
 class ConfigurationError(FairwayError):
@@ -73,9 +78,6 @@ class ConfigurationError(FairwayError):
     A setting, flag or file is wrong: the message names what was found and the fix.
 
     A command that meets it prints the message with its id as one line and exits with status 2.
-
-    Attributes:
-        fault: Its id, which stands behind the message where people read it.
     """
 
     def __init__(self, message: str = "", *, fault: Fault = Fault.SETTING_INVALID) -> None:
@@ -137,7 +139,6 @@ class ClientFault(FairwayError):
     The server answers quietly with one log line and no traceback.
 
     Attributes:
-        fault: Its id in the log.
         status: The HTTP status to answer before a handshake is accepted.
         code: The WebSocket close code to answer after it.
         reason: A lower-case fragment, sent to the peer and logged.
@@ -201,6 +202,8 @@ class NoHandler(FairwayError, ValueError):
     Attributes:
         message: The message.
     """
+
+    fault = Fault.NO_HANDLER
 
     def __init__(self, text: str, message: Mapping[str, Any]) -> None:
         super().__init__(text)

@@ -25,6 +25,7 @@ from django.utils.http import is_same_domain
 
 from fairway import metrics
 from fairway.consumers.websocket import AsyncWebsocketConsumer
+from fairway.faults import Fault
 from fairway.types import Receive, Scope, Send
 
 __all__ = [
@@ -75,6 +76,13 @@ class Refusal(NamedTuple):
         What Django answers a request with for the same reason.
         """
         return 400 if self.kind == "host" else 403
+
+    @property
+    def fault(self) -> Fault:
+        """
+        Its id in the log.
+        """
+        return Fault.HOST_REFUSED if self.kind == "host" else Fault.ORIGIN_REFUSED
 
     @property
     def words(self) -> bytes:
@@ -139,10 +147,11 @@ async def admit(scope: Scope, receive: Receive, send: Send) -> bool:
         return True
     metrics.refusals.add(found.kind)
     logger.warning(
-        "WebSocket %s refused with 403: %s. If it is yours: %s",
+        "WebSocket %s refused with 403: %s. If it is yours: %s [%s]",
         _shown(scope.get("path", "")),
         found.reason,
         found.fix,
+        found.fault,
         extra={"status_code": 403},
     )
     await _deny(receive, send)
@@ -165,12 +174,13 @@ def request_refusal(scope: Scope) -> Refusal | None:
         return None
     metrics.refusals.add(found.kind)
     logger.warning(
-        "%s %s refused with %d: %s. If it is yours: %s",
+        "%s %s refused with %d: %s. If it is yours: %s [%s]",
         scope["method"],
         _shown(scope.get("path", "")),
         found.status,
         found.reason,
         found.fix,
+        found.fault,
         extra={"status_code": found.status},
     )
     return found
@@ -250,10 +260,11 @@ class OriginValidator:
             return await self.application(scope, receive, send)
         metrics.refusals.add("origin")
         logger.warning(
-            "WebSocket %s refused with 403: origin %s is not in the allowed origins %r",
+            "WebSocket %s refused with 403: origin %s is not in the allowed origins %r [%s]",
             _shown(scope.get("path", "")),
             _shown(origin) if origin is not None else "(none)",
             self.allowed_origins,
+            Fault.ORIGIN_REFUSED,
             extra={"status_code": 403},
         )
         return await _deny(receive, send)
@@ -337,7 +348,7 @@ def _host_refusal(request: HttpRequest) -> Refusal:
     if settings.USE_X_FORWARDED_HOST:
         host = request.META.get("HTTP_X_FORWARDED_HOST", host)
     domain, _ = split_domain_port(host)
-    fix = f"ALLOWED_HOSTS += [{_quoted(domain)}]" if domain else "send a valid Host header"
+    fix = _addition("ALLOWED_HOSTS", domain) if domain else "send a valid Host header"
     return Refusal("host", f"host {_shown(host)} is not in ALLOWED_HOSTS", fix)
 
 
@@ -359,7 +370,7 @@ def _origin_refusal(origin: str, site: str) -> Refusal:
     reason = f"origin {shown} is neither this site {site!r} nor in CSRF_TRUSTED_ORIGINS"
     if _is_opaque(origin):
         return Refusal("origin", reason, "serve the page from an origin of its own")
-    return Refusal("origin", reason, f"CSRF_TRUSTED_ORIGINS += [{_quoted(origin)}]")
+    return Refusal("origin", reason, _addition("CSRF_TRUSTED_ORIGINS", origin))
 
 
 def _is_opaque(origin: str) -> bool:
@@ -422,8 +433,9 @@ def _shown(text: str) -> str:
     return repr(text if len(text) <= _SHOWN_MAX else f"{text[: _SHOWN_MAX - 1]}…")
 
 
-def _quoted(text: str) -> str:
+def _addition(setting: str, entry: str) -> str:
     """
-    Write text as it goes into the settings.
+    Write the line that adds an entry at the end of the settings.
     """
-    return json.dumps(text if len(text) <= _SHOWN_MAX else "…")
+    operator = "+=" if settings.is_overridden(setting) else "="
+    return f"{setting} {operator} [{json.dumps(entry if len(entry) <= _SHOWN_MAX else '…')}]"

@@ -15,14 +15,18 @@ import warnings
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from django.apps import apps
 from django.http import HttpRequest, HttpResponse
 from django.utils.log import log_response
 
 from fairway.consumers.view import respond
+from fairway.faults import Fault
 
 __all__ = ["application_of"]
 
 logger = logging.getLogger("fairway.consumers")
+
+_SHOWN_MAX = 50  # Characters of a header that go into the log.
 
 UPGRADE_REQUIRED = """\
 This address speaks WebSocket, and the request came without an upgrade.
@@ -89,15 +93,43 @@ def upgrade_required(request: HttpRequest) -> HttpResponse:
         response["Upgrade"] = "websocket"
         response["Connection"] = "Upgrade"
     log_response(
-        "%s wants a WebSocket and got a plain %s: does a proxy drop the Upgrade header?",
-        request.path,
-        request.method or "request",
+        *_why_plain(request),
         response=response,
         request=request,
         logger=logger,
         level="warning",
     )
     return response
+
+
+def _why_plain(request: HttpRequest) -> tuple[str, ...]:
+    """
+    Say why a request for a WebSocket's path is a plain one, as far as its headers tell.
+
+    Returns:
+        A line with placeholders, and what goes into them: Django escapes what clients sent.
+    """
+    upgrade, connection = (request.headers.get(name, "") for name in ("Upgrade", "Connection"))
+    shown, fault = request.method or "request", Fault.UPGRADE_MISSING
+    if upgrade.lower() != "websocket":
+        text = "wants a WebSocket and got a plain %s: does a proxy drop the Upgrade header?"
+    elif "upgrade" not in connection.lower():
+        text = "wants a WebSocket and got 'Connection: %s': a proxy has to pass 'upgrade' on there"
+        shown = connection[:_SHOWN_MAX]
+    else:
+        installed = apps.is_installed("fairway")
+        fix = "use manage.py serve" if installed else "put 'fairway' into INSTALLED_APPS"
+        text = f"wants a WebSocket and came to a server that speaks none (%s): {fix}"
+        shown, fault = _server_of(request), Fault.SERVER_WITHOUT_WEBSOCKETS
+    return f"%s {text} [{fault}]", request.path, shown
+
+
+def _server_of(request: HttpRequest) -> str:
+    """
+    Name the server as it does itself, else the protocol between it and Django.
+    """
+    name = request.META.get("SERVER_SOFTWARE")
+    return str(name) if name else type(request).__name__.removesuffix("Request")
 
 
 def _maker(consumer_class: type[Any], initkwargs: dict[str, Any]) -> Callable[[Any], Any]:

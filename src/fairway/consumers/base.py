@@ -19,6 +19,7 @@ from asgiref.sync import async_to_sync
 from fairway import threads
 from fairway.consumers.application import application_of
 from fairway.consumers.handlers import find_handler, get_handler_name, report
+from fairway.consumers.hints import explain
 from fairway.consumers.sources import Source, open_source
 from fairway.db import aclose_old_connections, cleanup_due, database_sync_to_async
 from fairway.exceptions import (
@@ -134,6 +135,7 @@ class AsyncConsumer:
         except StopConsumer:
             await self.__leave_groups()
         except (Exception, asyncio.CancelledError) as error:
+            explain(error)
             await self.__fail(error, source)
             raise
         else:

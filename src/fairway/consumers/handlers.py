@@ -132,7 +132,7 @@ def report(consumer: Any, error: NoHandler) -> None:
     case = type(consumer), str(error.message.get("type"))
     if case not in _reported and len(_reported) < REPORTS_MAX:
         _reported.add(case)
-        logger.warning("%s", error)
+        logger.warning("%s [%s]", error, error.fault)
 
 
 def _own_names(cls: type) -> set[str]:
@@ -166,4 +166,7 @@ def _explain(cls: type, kind: str, name: str) -> str:
         )
     methods = [one for one in dir(cls) if not one.startswith("_") and one not in own]
     near = get_close_matches(name, methods, n=1, cutoff=0.8)
-    return f"{text} Hint: did you mean {near[0]!r}?" if near else text
+    if not near:
+        return text
+    meant = near[0].replace("_", ".") if "." in kind else near[0]
+    return f"{text} Hint: did you mean {meant!r}?"

@@ -98,13 +98,14 @@ def application_error(scope: Scope, error: BaseException) -> None:
     """
     Record an exception of the application with its traceback.
 
-    Who knows more about one than its type has given it a ``fairway_fault``.
+    Who knows more about one has given it a ``fault``.
     """
+    fault = getattr(error, "fault", None)
     logger.error(
         "%s: the application raised %s [%s]",
         subject(scope),
         type(error).__name__,
-        getattr(error, "fairway_fault", Fault.APPLICATION_ERROR),
+        fault if isinstance(fault, Fault) else Fault.APPLICATION_ERROR,
         exc_info=(type(error), error, error.__traceback__),
     )
 

@@ -44,7 +44,9 @@ class Greeter(AsyncWebsocketConsumer):
 
 
 application = Greeter.as_asgi(word="welcome")
-COMPLAINT = "wants a WebSocket and got a plain GET: does a proxy drop the Upgrade header?"
+COMPLAINT = (
+    "wants a WebSocket and got a plain GET: does a proxy drop the Upgrade header? [fairway.R202]"
+)
 urlpatterns: list[Any] = [
     path("ws/<slug:receive>/", application, name="greeter"),
     path("in/", include(([re_path(r"^(\d+)/$", application, name="number")], "inner"))),

@@ -175,7 +175,7 @@ def test_says_what_was_looked_for_and_probably_meant() -> None:
         find_handler(Chat(), {"type": "chat.messages"})
     assert str(caught.value) == (
         "No handler for message type chat.messages: Chat has no method chat_messages(). "
-        "Hint: did you mean 'chat_message'?"
+        "Hint: did you mean 'chat.message'?"
     )
 
 
