@@ -66,9 +66,14 @@ class TestEncode:
             encode(message)
 
 
-class Connections(dict[str, bool]):
+TEST = SimpleNamespace(_from_testcase=True)
+OWN = SimpleNamespace(_from_testcase=False)
+
+
+class Connections(dict[str, Any]):
     """
-    Databases of a project: None for one without a connection, else whether it is in a block.
+    Databases of a project: None for one without a connection, else whether it is in a block, or
+    the blocks it is in.
     """
 
     def all(self, *, initialized_only: bool) -> list[Any]:
@@ -77,9 +82,13 @@ class Connections(dict[str, bool]):
         """
         assert initialized_only
         return [
-            SimpleNamespace(alias=alias, in_atomic_block=is_open)
-            for alias, is_open in self.items()
-            if is_open is not None
+            SimpleNamespace(
+                alias=alias,
+                in_atomic_block=bool(blocks),
+                atomic_blocks=blocks if isinstance(blocks, list) else [OWN] * blocks,
+            )
+            for alias, blocks in self.items()
+            if blocks is not None
         ]
 
 
@@ -100,6 +109,12 @@ class TestTransactionToWaitFor:
             ({"default": True, "other": False}, "other", None),
             ({"default": True, "other": None}, "other", None),
             ({"default": None, "one": True, "two": True}, "two", "two"),
+            ({"default": [TEST], "other": [TEST, OWN]}, None, "other"),
+            ({"default": [TEST, OWN], "other": [TEST, OWN]}, None, "default"),
+            ({"default": [TEST], "other": [TEST]}, None, "default"),
+            ({"one": [TEST], "two": [TEST]}, None, "one"),
+            ({"one": [TEST], "two": [TEST]}, "two", "two"),
+            ({"one": []}, None, None),
         ],
     )
     def test_finds_the_one_that_counts(
@@ -109,7 +124,10 @@ class TestTransactionToWaitFor:
         using: str | None,
         expected: str | None,
     ) -> None:
-        """The named one if it is open, the only open one, or default."""
+        """
+        The named one if it is open, the only open one, or default; what TestCase opens around a
+        test only where the test opened none.
+        """
         monkeypatch.setattr(broadcasting, "connections", Connections(open_blocks))
         assert transaction_to_wait_for(using) == expected
 
