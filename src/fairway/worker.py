@@ -409,7 +409,8 @@ class Instance:
             Whether it has looked at the message.
         """
         self.used, self._looked = True, False
-        handled = self._handled = asyncio.get_running_loop().create_future()
+        handled: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._handled = handled
         self._given.put_nowait(message)
         if self.task.done():
             self._tell()

@@ -72,7 +72,7 @@ class Command(BaseCommand):
             server_options, _ = resolve_server_options(given_flags(options))
             application = _application()
         except ConfigurationError as error:
-            raise CommandError(str(error), returncode=2) from error
+            raise CommandError(f"{error} [{error.fault}]", returncode=2) from error
         router = _router_in(application)
         channels: list[str] = options["channels"]
         if not channels:
@@ -93,7 +93,7 @@ class Command(BaseCommand):
         try:
             worker.run()
         except ConfigurationError as error:
-            raise CommandError(str(error), returncode=2) from error
+            raise CommandError(f"{error} [{error.fault}]", returncode=2) from error
 
     def _say(self, alias: str, layer: Any) -> None:
         """
@@ -142,7 +142,7 @@ def _layer(alias: str) -> Any:
     try:
         layer = channel_layers[alias]
     except InvalidChannelLayerError as error:
-        raise CommandError(str(error), returncode=2) from error
+        _refuse(Fault.LAYER_INVALID, str(error))
     if isinstance(layer, ChannelLayer) and layer.broker.alone:
         _refuse(
             Fault.WORKER_LAYER_ALONE,
