@@ -27,9 +27,8 @@ from fairway.auth import identify
 from fairway.exceptions import ConfigurationError
 from fairway.faults import Fault
 from fairway.routing import Match, ProtocolTypeRouter, UrlconfRouter
-from fairway.routing.hosts import choose
 from fairway.routing.surroundings import restore
-from fairway.routing.urlconf import consumer_tree
+from fairway.routing.urlconf import enter_place
 from fairway.security import admit, admit_request
 from fairway.sessions import InstanceSessionWrapper, read_cookies
 from fairway.threads import enter, leave
@@ -126,18 +125,16 @@ class Application:
         """
         if not await admit(scope, receive, send):
             return
-        urlconf = await choose(scope)
-        tree = consumer_tree(urlconf)
-        undo = tree.surround(scope, urlconf)
+        place = await enter_place(scope)
         entered = enter()
         try:
-            match = tree.find_socket(scope)
+            match = place.tree.find_socket(scope)
             scope["url_route"] = {"args": match.args, "kwargs": match.kwargs}
             await identify(scope)
             await match.application(scope, receive, send)
         finally:
             leave(entered)
-            restore(undo)
+            restore(place.undo)
 
     async def _http_consumer(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """
@@ -146,16 +143,14 @@ class Application:
         Returns:
             Whether there is one; else a page answers, outside of what was set for the consumer.
         """
-        urlconf = await choose(scope)
-        tree = consumer_tree(urlconf)
-        undo = tree.surround(scope, urlconf)
+        place = await enter_place(scope)
         try:
-            match = tree.find_http(scope, urlconf)
+            match = place.tree.find_http(scope, place.urlconf)
             if match is not None:
                 await self._answer(match, scope, receive, send)
             return match is not None
         finally:
-            restore(undo)
+            restore(place.undo)
 
     async def _answer(self, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """

@@ -8,6 +8,8 @@ and nothing is kept, where the defaults hold.
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from functools import cache, partial
 from types import SimpleNamespace
@@ -27,6 +29,10 @@ __all__ = ["Undo", "path_below", "restore", "surround"]
 
 Undo = list[Callable[[], Any]]
 
+# The project's languages and whether their catalogs are loaded: both are done with files, and so
+# in a thread.
+_known: defaultdict[str, bool] = defaultdict(bool)
+
 
 def path_below(scope: Scope) -> str:
     """
@@ -42,9 +48,11 @@ def path_below(scope: Scope) -> str:
     return path
 
 
-def surround(scope: Scope, urlconf: Any, *, localized: bool, prefixed: bool) -> Undo | None:
+async def surround(scope: Scope, urlconf: Any, *, localized: bool, prefixed: bool) -> Undo | None:
     """
     Set what holds for one connection, in the present context.
+
+    Waits only for files, where a language is met for the first time.
 
     Args:
         scope: Its scope.
@@ -63,8 +71,12 @@ def surround(scope: Scope, urlconf: Any, *, localized: bool, prefixed: bool) -> 
         undo.append(partial(set_urlconf, get_urlconf()))
         set_urlconf(urlconf)
     if localized or _has_locale_middleware():
+        if not _known:
+            await asyncio.to_thread(_look_for_languages)
         language = _language(scope, localized=localized, prefixed=prefixed)
         if language is not None and language != translation.get_language():
+            if not _known[language]:
+                await asyncio.to_thread(_load, language)
             override = translation.override(language)
             override.__enter__()
             undo.append(partial(override.__exit__, None, None, None))
@@ -110,6 +122,23 @@ def _language(scope: Scope, *, localized: bool, prefixed: bool) -> str | None:
     return translation.get_language_from_request(asked)
 
 
+def _look_for_languages() -> None:
+    """
+    Have Django look for the project's languages on the disk, which it remembers.
+    """
+    for code, _ in settings.LANGUAGES:
+        translation.check_for_language(code)
+    _known.update({code: False for code, _ in settings.LANGUAGES})
+
+
+def _load(language: str) -> None:
+    """
+    Have Django read the catalog of a language, which it keeps.
+    """
+    with translation.override(language):
+        _known[language] = True
+
+
 @cache
 def _has_locale_middleware() -> bool:
     """
@@ -130,6 +159,7 @@ def _forget(**kwargs: Any) -> None:
     Look anew after a change of settings.
     """
     _has_locale_middleware.cache_clear()
+    _known.clear()
 
 
 setting_changed.connect(_forget)

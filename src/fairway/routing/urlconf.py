@@ -5,7 +5,7 @@ Consumers in the project's own ``urls.py``, found as Django finds views.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from django.urls import LocalePrefixPattern, URLPattern, URLResolver, get_resolver
@@ -17,7 +17,7 @@ from fairway.routing.matching import Match, Route, compile_routes, describe, mat
 from fairway.routing.surroundings import Undo, path_below, restore, surround
 from fairway.types import Receive, Scope, Send
 
-__all__ = ["UrlTree", "UrlconfRouter", "consumer_tree"]
+__all__ = ["Place", "UrlTree", "UrlconfRouter", "consumer_tree", "enter_place"]
 
 
 class UrlTree:
@@ -41,19 +41,6 @@ class UrlTree:
         locale = _locale_pattern(resolver.url_patterns)
         self.localized = locale is not None
         self.prefixed = locale is None or locale.prefix_default_language
-
-    def surround(self, scope: Scope, urlconf: Any) -> Undo | None:
-        """
-        Set for one connection what Django's handler sets for a request.
-
-        Args:
-            scope: Its scope.
-            urlconf: What this tree was read from, None for ``ROOT_URLCONF``.
-
-        Returns:
-            For ``restore()``.
-        """
-        return surround(scope, urlconf, localized=self.localized, prefixed=self.prefixed)
 
     def find_socket(self, scope: Scope) -> Match:
         """
@@ -101,15 +88,13 @@ class UrlconfRouter:
         Raises:
             RouteNotFound: No consumer route fits.
         """
-        urlconf = await choose(scope)
-        tree = consumer_tree(urlconf)
-        undo = tree.surround(scope, urlconf)
+        place = await enter_place(scope)
         try:
-            match = tree.find_socket(scope)
+            match = place.tree.find_socket(scope)
             inner = dict(scope, url_route={"args": match.args, "kwargs": match.kwargs})
             return await match.application(inner, receive, send)
         finally:
-            restore(undo)
+            restore(place.undo)
 
     def load(self) -> None:
         """
@@ -128,6 +113,36 @@ class UrlconfRouter:
         Hot path: once per request.
         """
         return bool(consumer_tree().requests.children) or chooser() is not None
+
+
+class Place(NamedTuple):
+    """
+    Where a connection is.
+
+    Attributes:
+        tree: The consumers it may be for.
+        urlconf: What they were read from, None for ``ROOT_URLCONF``.
+        undo: For ``restore()``, once it is over.
+    """
+
+    tree: UrlTree
+    urlconf: Any
+    undo: Undo | None
+
+
+async def enter_place(scope: Scope) -> Place:
+    """
+    Set for a connection, in the present context, what Django's handler sets for a request.
+
+    Waits for the project's function in ``FAIRWAY["URLCONF"]`` where that does.
+
+    Raises:
+        ConfigurationError: That function gave no URL configuration.
+    """
+    urlconf = None if chooser() is None else await choose(scope)
+    tree = consumer_tree(urlconf)
+    undo = await surround(scope, urlconf, localized=tree.localized, prefixed=tree.prefixed)
+    return Place(tree, urlconf, undo)
 
 
 _trees: WeakKeyDictionary[URLResolver, UrlTree] = WeakKeyDictionary()
