@@ -12,9 +12,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Mapping
-from functools import lru_cache
 from http.cookies import SimpleCookie
-from importlib import import_module
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -25,6 +23,7 @@ from django.utils.functional import LazyObject
 from django.utils.http import http_date
 
 from fairway.db import database_sync_to_async
+from fairway.session_stores import merging_store
 from fairway.types import Message, Receive, Scope, Send
 
 __all__ = [
@@ -54,16 +53,7 @@ def open_session(cookies: Mapping[str, str]) -> SessionBase:
     Make the session that the cookies name, unread; a new one if they name none.
     """
     key = cookies.get(settings.SESSION_COOKIE_NAME) if cookies else None
-    return _session_store(settings.SESSION_ENGINE)(key)
-
-
-@lru_cache(maxsize=8)
-def _session_store(engine: str) -> type[SessionBase]:
-    """
-    Find the class of a session engine; looking for it costs more than making a session.
-    """
-    store: type[SessionBase] = import_module(engine).SessionStore
-    return store
+    return merging_store()(key)
 
 
 class CookieMiddleware:
@@ -164,7 +154,7 @@ class InstanceSessionWrapper:
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self.cookie_name = settings.SESSION_COOKIE_NAME
-        self.session_store = _session_store(settings.SESSION_ENGINE)
+        self.session_store = merging_store()
         self.scope = dict(scope)
         self.real_send = send
         self.activated = "session" not in self.scope
