@@ -18,14 +18,17 @@ if TYPE_CHECKING:
         WebsocketCommunicator,
     )
     from fairway.testing.live import LiveServer
+    from fairway.testing.streams import EventStreamCommunicator, StreamEvent
     from fairway.testing.testcases import ChannelsLiveServerTestCase
 
 _HOMES = {
     "ApplicationCommunicator": "fairway.testing.communicators",
     "CapturedBroadcast": "fairway.testing.broadcasts",
     "ChannelsLiveServerTestCase": "fairway.testing.testcases",
+    "EventStreamCommunicator": "fairway.testing.streams",
     "HttpCommunicator": "fairway.testing.communicators",
     "LiveServer": "fairway.testing.live",
+    "StreamEvent": "fairway.testing.streams",
     "WebsocketCommunicator": "fairway.testing.communicators",
     "captured_broadcasts": "fairway.testing.broadcasts",
 }
@@ -34,8 +37,10 @@ __all__ = [
     "ApplicationCommunicator",
     "CapturedBroadcast",
     "ChannelsLiveServerTestCase",
+    "EventStreamCommunicator",
     "HttpCommunicator",
     "LiveServer",
+    "StreamEvent",
     "WebsocketCommunicator",
     "captured_broadcasts",
 ]

@@ -12,13 +12,16 @@ import inspect
 import json
 import warnings
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
 from asgiref.testing import ApplicationCommunicator as BaseApplicationCommunicator
 
 from fairway import db
 from fairway.types import Message, Scope
+
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = ["ApplicationCommunicator", "HttpCommunicator", "WebsocketCommunicator"]
 
@@ -37,14 +40,23 @@ class ApplicationCommunicator(BaseApplicationCommunicator):
     # What asgiref's destructor asks for, also after a constructor that failed.
     _future: Any = None
 
-    def __init__(self, application: Any, scope: Scope) -> None:
+    def __init__(
+        self, application: Any, scope: Scope, *, user: Any = None, client: Any = None
+    ) -> None:
         """
         Prepare to run an application; it starts with the first message.
 
         Args:
             application: An ASGI application, or a consumer class that lacks ``.as_asgi()``.
             scope: The ASGI scope.
+            user: Whom the application finds in ``scope["user"]``, however it looks for users.
+            client: Django's test client, whose cookies are sent: whoever is logged in there is
+                found by session as under a server.
         """
+        if user is not None:
+            scope["user"] = user
+        if client is not None:
+            scope["headers"] = [*scope["headers"], *_cookie_headers(client)]
         if inspect.isclass(application) and hasattr(application, "as_asgi"):
             warnings.warn(
                 f"{application.__name__} lacks .as_asgi()", DeprecationWarning, _outside(self)
@@ -62,6 +74,30 @@ class ApplicationCommunicator(BaseApplicationCommunicator):
         if begins:
             _keep_connections_open(task)
         return task
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        future = self._future
+        if future is None:
+            return
+        try:
+            if not future.done():
+                await self._leave()
+            elif not future.cancelled():
+                future.result()
+        except Exception:
+            # What failed first is what the test is to show.
+            if kind is None:
+                raise
+
+    async def _leave(self) -> None:
+        """
+        End the application at the end of an ``async with`` block.
+        """
+        self.stop()
+        await self.wait()
 
     async def send_input(self, message: Message) -> None:
         """
@@ -132,6 +168,7 @@ class HttpCommunicator(ApplicationCommunicator):
         path: str,
         body: bytes = b"",
         headers: Iterable[tuple[bytes, bytes]] | None = None,
+        **identity: Any,
     ) -> None:
         """
         Make a request.
@@ -142,6 +179,7 @@ class HttpCommunicator(ApplicationCommunicator):
             path: Path and query string.
             body: The whole request body.
             headers: Header fields, lower-case names.
+            identity: ``user`` or ``client``, see ``ApplicationCommunicator``.
         """
         if not isinstance(body, bytes):
             raise AssertionError(f"The body must be bytes, not {type(body)}")  # noqa: TRY004 - Channels'
@@ -156,6 +194,7 @@ class HttpCommunicator(ApplicationCommunicator):
                 **_address(path),
                 "headers": headers or [],
             },
+            **identity,
         )
 
     async def get_response(self, timeout: float = 1) -> dict[str, Any]:
@@ -168,9 +207,7 @@ class HttpCommunicator(ApplicationCommunicator):
         Returns:
             A dict with ``status``, ``headers`` and ``body``.
         """
-        if not self.sent_request:
-            self.sent_request = True
-            await self.send_input({"type": "http.request", "body": self.body})
+        await self._send_request()
         start = await self.receive_output(timeout)
         _expect_type(start, "http.response.start")
         response = {"headers": [], **start, "body": b""}
@@ -183,12 +220,30 @@ class HttpCommunicator(ApplicationCommunicator):
             more = part.get("more_body", False)
         return response
 
+    async def _send_request(self) -> None:
+        """
+        Send the request, unless it was sent.
+        """
+        if not self.sent_request:
+            self.sent_request = True
+            await self.send_input({"type": "http.request", "body": self.body})
+
+    async def _leave(self) -> None:
+        """
+        Be gone, as a client that closes its connection.
+        """
+        await self.send_input({"type": "http.disconnect"})
+        await self.wait()
+
 
 class WebsocketCommunicator(ApplicationCommunicator):
     """
     Plays the client of a WebSocket application.
 
+    ``async with`` connects, and fails the test if the application refuses; it leaves at the end.
+
     Attributes:
+        subprotocol: What the application chose, once it has accepted.
         response_headers: What the application added to the accepted handshake.
     """
 
@@ -199,6 +254,7 @@ class WebsocketCommunicator(ApplicationCommunicator):
         headers: Iterable[tuple[bytes, bytes]] | None = None,
         subprotocols: list[str] | None = None,
         spec_version: str | None = None,
+        **identity: Any,
     ) -> None:
         """
         Make a handshake.
@@ -209,6 +265,7 @@ class WebsocketCommunicator(ApplicationCommunicator):
             headers: Header fields, lower-case names.
             subprotocols: What the client offers.
             spec_version: Put into the scope if given.
+            identity: ``user`` or ``client``, see ``ApplicationCommunicator``.
 
         Raises:
             TypeError: The path is not a string.
@@ -223,8 +280,19 @@ class WebsocketCommunicator(ApplicationCommunicator):
         }
         if spec_version:
             scope["spec_version"] = spec_version
+        self.subprotocol: str | None = None
         self.response_headers: list[tuple[bytes, bytes]] | None = None
-        super().__init__(application, scope)
+        super().__init__(application, scope, **identity)
+
+    async def __aenter__(self) -> Self:
+        accepted, code = await self.connect()
+        if not accepted:
+            await self.wait()
+            raise AssertionError(f"{self.scope['path']} refused the handshake, with code {code}")
+        return self
+
+    async def _leave(self) -> None:
+        await self.disconnect()
 
     async def connect(self, timeout: float = 1) -> tuple[bool, Any]:
         """
@@ -239,7 +307,8 @@ class WebsocketCommunicator(ApplicationCommunicator):
             return False, response.get("code") or 1000
         _expect_type(response, "websocket.accept")
         self.response_headers = response.get("headers", [])
-        return True, response.get("subprotocol")
+        self.subprotocol = response.get("subprotocol")
+        return True, self.subprotocol
 
     async def send_to(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """
@@ -301,6 +370,15 @@ def _address(path: str) -> dict[str, Any]:
     """
     parts = urlsplit(path)
     return {"path": unquote(parts.path), "query_string": parts.query.encode()}
+
+
+def _cookie_headers(client: Any) -> list[tuple[bytes, bytes]]:
+    """
+    Give the cookies of Django's test client as a browser would send them.
+    """
+    cookies = (f"{each.key}={each.coded_value}" for each in client.cookies.values())
+    text = "; ".join(cookies)
+    return [(b"cookie", text.encode("latin1"))] if text else []
 
 
 def _expect_type(message: Message, kind: str) -> None:

@@ -65,7 +65,7 @@ class ChannelsLiveServerTestCase(TransactionTestCase):
     @classproperty
     def allowed_host(cls) -> str:  # noqa: N805 - as above
         """
-        Name the host that clients may ask for; another than ``host`` where a browser runs elsewhere.
+        Name the host that clients ask for: another than ``host`` for a browser elsewhere.
         """
         return cls.host
 

@@ -10,8 +10,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import AnonymousUser
+from django.test import Client
 
 from fairway import db, testing
+from fairway.auth import AuthMiddlewareStack
 from fairway.consumers import (
     AsyncConsumer,
     AsyncJsonWebsocketConsumer,
@@ -22,7 +25,7 @@ from fairway.db import database_sync_to_async
 from fairway.layers.codec import Kind
 from fairway.layers.layer import InMemoryChannelLayer
 from fairway.layers.registry import channel_layers
-from fairway.testing import HttpCommunicator, WebsocketCommunicator
+from fairway.testing import ApplicationCommunicator, HttpCommunicator, WebsocketCommunicator
 
 
 class Echo(AsyncWebsocketConsumer):
@@ -267,6 +270,147 @@ class TestWebsocket:
         await communicator.connect()
         await communicator.disconnect(4005)
         assert codes == [4005]
+
+
+class TestBlocks:
+    """
+    ``async with`` connects and leaves.
+    """
+
+    async def test_connects_and_leaves(self) -> None:
+        """
+        The block begins connected; at its end the consumer has ended.
+        """
+        codes = []
+
+        class Leaving(AsyncWebsocketConsumer):
+            async def connect(self) -> None:
+                await self.accept("chat")
+
+            async def disconnect(self, code: int) -> None:
+                codes.append(code)
+
+        async with WebsocketCommunicator(Leaving.as_asgi(), "/", subprotocols=["chat"]) as ws:
+            assert ws.subprotocol == "chat"
+        assert codes == [1000]
+        assert ws.future.done()
+
+    async def test_a_refusal_fails_the_test(self) -> None:
+        """
+        A block is not entered if the application refuses, and the code is named.
+        """
+
+        class Refusing(AsyncWebsocketConsumer):
+            async def connect(self) -> None:
+                await self.close(4003)
+
+        with pytest.raises(AssertionError, match="/a/ refused the handshake, with code 4003"):
+            async with WebsocketCommunicator(Refusing.as_asgi(), "/a/"):
+                pass
+
+    async def test_the_first_failure_counts(self) -> None:
+        """
+        What the test fails with is not hidden by what the application fails with then.
+        """
+
+        class Failing(AsyncWebsocketConsumer):
+            async def disconnect(self, code: int) -> None:
+                raise LookupError
+
+        with pytest.raises(LookupError):
+            async with WebsocketCommunicator(Failing.as_asgi(), "/"):
+                pass
+        with pytest.raises(ZeroDivisionError):
+            async with WebsocketCommunicator(Failing.as_asgi(), "/"):
+                raise ZeroDivisionError
+
+    async def test_an_application_that_ended(self) -> None:
+        """
+        One that was cancelled, or has left by itself, is not left again; one that failed says so.
+        """
+        async with WebsocketCommunicator(Echo.as_asgi(), "/") as ws:
+            with pytest.raises(TimeoutError):
+                await ws.receive_from(timeout=0.01)
+
+        class Failing(AsyncWebsocketConsumer):
+            async def receive(self, text_data: Any = None, bytes_data: Any = None) -> None:
+                raise LookupError
+
+        async def fail_in_a_block() -> None:
+            async with WebsocketCommunicator(Failing.as_asgi(), "/") as ws:
+                await ws.send_to(text_data="go")
+                await asyncio.wait([ws.future])
+
+        with pytest.raises(LookupError):
+            await fail_in_a_block()
+
+    async def test_other_communicators(self) -> None:
+        """
+        A request that lasts sees its client leave; any other application is cancelled.
+        """
+        events = []
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            try:
+                while True:
+                    events.append((await receive())["type"])
+                    if events[-1] == "http.disconnect":
+                        return
+            except asyncio.CancelledError:
+                events.append("cancelled")
+                raise
+
+        async with HttpCommunicator(application, "GET", "/") as http:
+            await http.send_input({"type": "http.request"})
+        async with ApplicationCommunicator(application, {"type": "lifespan"}) as other:
+            await other.send_input({"type": "lifespan.startup"})
+            assert await other.receive_nothing(0.01, 0.001)
+        async with ApplicationCommunicator(application, {"type": "never begun"}):
+            pass
+        assert events == ["http.request", "http.disconnect", "lifespan.startup", "cancelled"]
+
+
+class TestIdentity:
+    """
+    Who the application finds in its scope.
+    """
+
+    async def test_user(self) -> None:
+        """
+        A user who is given is there, whatever looks for users on the way.
+        """
+        consumer = Echo()
+        user = AnonymousUser()
+        async with WebsocketCommunicator(consumer, "/", user=user):
+            assert consumer.scope["user"] is user
+        found = []
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            found.append(scope["user"])
+            await receive()
+
+        stack = AuthMiddlewareStack(application)
+        ws = WebsocketCommunicator(stack, "/", user=user)
+        await ws.send_input({"type": "websocket.connect"})
+        await ws.wait()
+        http = HttpCommunicator(stack, "GET", "/", user=user)
+        await http.send_input({"type": "http.request"})
+        await http.wait()
+        assert [one is user for one in found] == [True, True]
+
+    async def test_client(self) -> None:
+        """
+        The cookies of Django's test client are sent beside the header fields that are given.
+        """
+        client = Client()
+        given = [(b"a", b"b")]
+        ws = WebsocketCommunicator(Echo(), "/", given, client=client)
+        assert ws.scope["headers"] == given
+        client.cookies["one"] = "1"
+        client.cookies["two"] = "a b"
+        ws = WebsocketCommunicator(Echo(), "/", given, client=client)
+        assert ws.scope["headers"] == [*given, (b"cookie", b'one=1; two="a b"')]
+        assert given == [(b"a", b"b")]
 
 
 class TestTimeouts:
