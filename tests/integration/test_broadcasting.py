@@ -6,13 +6,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.contrib.auth.models import Group
 from django.db import connections, transaction
 from pytest_django import Settings
@@ -24,11 +22,11 @@ from fairway.exceptions import (
     MessageTooLarge,
 )
 from fairway.layers.brokers.local import LocalBroker
-from fairway.layers.codec import Envelope, Kind
+from fairway.layers.codec import Kind
 from fairway.layers.layer import ChannelLayer, InMemoryChannelLayer
 from fairway.layers.notices import Notices
-from fairway.layers.registry import channel_layers
 from fairway.options import LayerOptions
+from tests.integration.listening import Listener, default_layer, default_layer_in_thread
 
 
 class AbsentBroker(LocalBroker):
@@ -41,56 +39,6 @@ class AbsentBroker(LocalBroker):
         Be away.
         """
         raise ChannelLayerUnavailable("the broker is away")
-
-
-class Listener:
-    """
-    A member of a group that says what has reached it so far.
-    """
-
-    def __init__(self, layer: ChannelLayer, group: str) -> None:
-        self.layer = layer
-        self.channel = async_to_sync(layer.new_channel)()
-        async_to_sync(layer.group_add)(group, self.channel)
-
-    def heard(self) -> list[tuple[Kind, bytes]]:
-        """
-        Give what came, in order, up to a message sent now.
-        """
-        async_to_sync(self.layer.send)(self.channel, {"type": "end"})
-        heard: list[tuple[Kind, bytes]] = []
-        while (envelope := self._next()).kind is not Kind.HANDLER:
-            heard.append((envelope.kind, envelope.payload))
-        return heard
-
-    def _next(self) -> Envelope:
-        return async_to_sync(self.layer.receive_envelope)(self.channel)
-
-
-@asynccontextmanager
-async def default_layer(layer: ChannelLayer) -> AsyncIterator[ChannelLayer]:
-    """
-    Have a layer be the default one for a while, in a test on a loop.
-    """
-    previous = channel_layers.set("default", layer)
-    try:
-        yield layer
-    finally:
-        channel_layers.set("default", previous)
-        await layer.close()
-
-
-@contextmanager
-def default_layer_in_thread(layer: ChannelLayer) -> Iterator[ChannelLayer]:
-    """
-    Have a layer be the default one for a while, in a test without a loop.
-    """
-    previous = channel_layers.set("default", layer)
-    try:
-        yield layer
-    finally:
-        channel_layers.set("default", previous)
-        async_to_sync(layer.close)()
 
 
 @pytest.fixture
