@@ -39,7 +39,11 @@ class FairwayConfig(AppConfig):
         import_module("fairway.layers.owner")
         # The dictionary is Django's cache, made once per process; the order of
         # INSTALLED_APPS would else decide.
-        get_commands()["runserver"] = self.name
+        commands = get_commands()
+        commands["runserver"] = self.name
+        # A project's own may build on ours; Channels' would read Channels' layers.
+        if commands.get("runworker") == "channels":
+            commands["runworker"] = self.name
 
 
 def runserver_below() -> str:

@@ -297,6 +297,7 @@ class Worker:
 
         One that has ended without having looked at it is replaced, once.
         """
+        logger().debug("channel %r: %r", channel, message["type"])
         instance = await self._instance(channel)
         fresh = not instance.used
         if await instance.handle(message):

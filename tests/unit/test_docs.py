@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 SOURCES = "".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.py")))
 
-FLAGS_OF_OTHERS = {"--database", "--deploy", "--help", "--pid", "--preload", "--tag"}
+FLAGS_OF_OTHERS = {"--database", "--deploy", "--help", "--layer", "--pid", "--preload", "--tag"}
 """
 Options of Django and py-spy that the pages mention.
 """
