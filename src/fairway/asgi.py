@@ -12,18 +12,18 @@ from __future__ import annotations
 import copy
 import pkgutil
 import sys
-import traceback
 from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import django
 from django.apps import apps
 from django.conf import settings
-from django.core.asgi import get_asgi_application
 from django.core.handlers.asgi import ASGIHandler
 
 from fairway.auth import identify
+from fairway.consumers.hints import describe
 from fairway.exceptions import ConfigurationError
 from fairway.faults import Fault
 from fairway.routing import Match, ProtocolTypeRouter, UrlconfRouter
@@ -73,7 +73,11 @@ class Pages:
         Set Django up and load its middleware, once.
         """
         if self._handler is None:
-            self._handler = with_static_files(get_asgi_application(), self._static)
+            django.setup(set_prefix=False)
+            # Django's own, and all it needs, come with the first project and not with the module.
+            from fairway.pages import PageHandler
+
+            self._handler = with_static_files(PageHandler(), self._static)
         handler: ASGIApplication = self._handler
         return handler
 
@@ -235,7 +239,10 @@ def resolve_application(spec: str | None = None, *, static: bool | None = None) 
     if given is application:
         return Resolution(everything.build(), [])
     if type(given) is ASGIHandler:
-        note = f"{spec} is Django's own handler; fairway.asgi.application serves in its place."
+        note = (
+            f"{spec} is Django's own handler; fairway.asgi.application serves in its place "
+            f"[{Fault.DJANGO_HANDLER_REPLACED}]"
+        )
         return Resolution(everything.build(), [note])
     if given is pages:
         return Resolution(Pages(static=static).build(), [])
@@ -305,7 +312,8 @@ def _with_pages(router: ProtocolTypeRouter, spec: str, static: bool | None) -> R
     if http is None:
         notes = [f"{spec} has no 'http'; fairway.asgi.pages serves pages."]
     elif type(http) is ASGIHandler:
-        notes = [f"{spec} has Django's own handler for 'http'; fairway.asgi.pages serves pages."]
+        note = f"{spec} has Django's own handler for 'http'; fairway.asgi.pages serves pages"
+        notes = [f"{note} [{Fault.DJANGO_HANDLER_REPLACED}]"]
     elif http is pages:
         notes = []
     else:
@@ -332,11 +340,8 @@ def _import_module(path: str, subject: str) -> ModuleType:
                 f"{subject}: there is no module {missing!r}{hint}",
                 fault=Fault.APPLICATION_NOT_FOUND,
             ) from error
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        text = " ".join(str(error).split())
         raise ConfigurationError(
-            f"{subject}: importing {path} failed in {frame.filename}, line {frame.lineno}: "
-            f"{type(error).__name__}: {text}",
+            f"{subject}: importing {path} failed in {describe(error)}",
             fault=Fault.APPLICATION_BROKEN,
         ) from error
 

@@ -12,9 +12,11 @@ import argparse
 import asyncio
 import os
 import platform
+import re
 import sys
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypeAlias, get_type_hints
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, get_type_hints
 
 import django
 
@@ -22,10 +24,11 @@ import fairway
 from fairway.asgi import resolve_application
 from fairway.checks import require_shared_layers
 from fairway.conf import resolve_server_options
+from fairway.consumers.hints import describe
 from fairway.exceptions import ConfigurationError
 from fairway.faults import Fault
 from fairway.layers.registry import bind, describe_default, release
-from fairway.logs import configure_logging
+from fairway.logs import configure_logging, show_warnings
 from fairway.management import subcommands
 from fairway.options import ServerOptions
 from fairway.server import Server
@@ -53,6 +56,7 @@ __all__ = [
     "life_of",
     "main",
     "make_threads",
+    "note_broken",
     "serve",
 ]
 
@@ -65,6 +69,7 @@ def add_flags(parser: argparse.ArgumentParser, skip: Sequence[str] = ()) -> None
         parser: Any parser; ``None`` stands for "not given".
         skip: Options the command settles in its own way.
     """
+    _explain_mistakes(parser)
     listening = parser.add_argument_group("where to listen")
     limits = parser.add_argument_group("limits and behaviour")
     hints = get_type_hints(ServerOptions)
@@ -89,6 +94,14 @@ def add_flags(parser: argparse.ArgumentParser, skip: Sequence[str] = ()) -> None
             keywords["choices"] = rules["choices"] or None
             keywords["metavar"] = rules["unit"].upper() or None if not rules["choices"] else None
         group.add_argument(f"--{spec.name.replace('_', '-')}", **keywords)
+
+
+def note_broken(error: Exception) -> None:
+    """
+    Add to the traceback of a project that cannot be loaded what it is about.
+    """
+    words = f"the project cannot be loaded: {describe(error)}"
+    error.add_note(f"fairway: {words} [{Fault.PROJECT_BROKEN}]")
 
 
 def given_flags(namespace: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,10 +137,18 @@ def build_server(
         say = _say_nothing
 
     def load() -> ASGIApplication:
-        if os.environ.get("DJANGO_SETTINGS_MODULE"):
-            django.setup()
-        require_shared_layers(options)
-        found = resolve_application(application, static=static)
+        show_warnings()
+        try:
+            if os.environ.get("DJANGO_SETTINGS_MODULE"):
+                django.setup()
+            require_shared_layers(options)
+            found = resolve_application(application, static=static)
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            raise ConfigurationError(
+                f"the project cannot be loaded: {describe(error)}", fault=Fault.PROJECT_BROKEN
+            ) from error
         # What was loaded may have configured logging anew and disabled our loggers.
         configure_logging(_logging_setting())
         for note in found.notes:
@@ -157,6 +178,7 @@ def make_threads(
         make_ledger,
         consumers=options.threads,
         pages=options.page_threads,
+        page_queue=options.page_queue,
         close_timeout=options.application_close_timeout,
     )
 
@@ -228,6 +250,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     application = namespace.pop("application")
     configure_logging()
     return serve(given_flags(namespace), application=application)
+
+
+def _explain_mistakes(parser: argparse.ArgumentParser) -> None:
+    """
+    Have a parser end its complaints with the flag that was probably meant, and the fault's id.
+    """
+    complain = parser.error
+    flags = [f"--{spec.name.replace('_', '-')}" for spec in fields(ServerOptions)]
+
+    def error(message: str) -> NoReturn:
+        unknown = re.findall(r"--[\w-]+", message) if message.startswith("unrecognized") else []
+        near = [one for flag in unknown for one in get_close_matches(flag, flags, 1)]
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        complain(f"{message}{hint} [{Fault.UNKNOWN_FLAG}]")
+
+    parser.error = error  # type: ignore[method-assign] # Django's own subclass of it has to stay
 
 
 def _is_supervised(options: ServerOptions, sources: Mapping[str, str]) -> bool:

@@ -3,18 +3,33 @@ Where Fairway's own log lines go when a project says nothing about them.
 
 Every logger of Fairway is ``fairway`` or below. They are written to stderr by one
 handler, unless ``LOGGING`` names one of them, or the root logger writes there already.
+Warnings of Python that tell of a fault become such lines too, in a process that serves.
 """
 
 from __future__ import annotations
 
+import inspect
+import linecache
 import logging
+import re
 import sys
+import warnings
 from collections.abc import Mapping
+from types import FrameType
 from typing import Any
 
+from fairway.faults import Fault
 from fairway.server.log import FORMAT
 
-__all__ = ["configure_logging"]
+__all__ = ["configure_logging", "show_warnings"]
+
+NEVER_AWAITED = r"coroutine '(.+)' was never awaited"
+"""
+What Python says of a coroutine that was thrown away.
+"""
+
+
+_AWAITING = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 class StderrHandler(logging.StreamHandler[Any]):
@@ -54,6 +69,73 @@ def configure_logging(setting: Mapping[str, Any] | None = None) -> None:
         logger.addHandler(StderrHandler())
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
+
+
+def show_warnings() -> None:
+    """
+    Make one line each of the warnings that tell of a fault, for as long as the process lives.
+
+    That is a coroutine thrown away, whatever filters say: what it should have done was not done;
+    and a warning that ends with an id. Python gives each once per place. Costs nothing where
+    nothing is wrong. May be called again.
+    """
+    warnings.filterwarnings("default", NEVER_AWAITED, RuntimeWarning)
+    warnings.filterwarnings("default", r".*\[fairway\.R\d+\]\Z", DeprecationWarning)
+    below = warnings.showwarning
+    if getattr(below, "fairway", False):
+        return
+
+    def showwarning(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: str | None = None,
+    ) -> None:
+        text = str(message)
+        lost = re.fullmatch(NEVER_AWAITED, text)
+        if lost and file is None:
+            frame = _frame_at(filename, lineno)
+            words = _describe_loss(lost[1], frame, filename, lineno)
+            logging.getLogger("fairway").error("%s [%s]", words, Fault.NEVER_AWAITED)
+        elif text.endswith("]") and "[fairway.R" in text and file is None:
+            logging.getLogger("fairway").warning("%s", text)
+        else:
+            below(message, category, filename, lineno, file, line)
+
+    vars(showwarning)["fairway"] = True
+    warnings.showwarning = showwarning
+
+
+def _describe_loss(coroutine: str, frame: FrameType | None, filename: str, lineno: int) -> str:
+    """
+    Say which coroutine was thrown away where, and what is missing there.
+    """
+    name = coroutine.rpartition(".")[2]
+    written = re.search(rf"[\w.]*\b{name}(?=\()", linecache.getline(filename, lineno))
+    call = written[0] if written else name
+    place, fix = "", f"write await {call}(...)"
+    if frame is not None:
+        place = f"{frame.f_code.co_qualname}(), "
+        if str(frame.f_globals.get("__name__")).startswith("fairway."):
+            fix = f"write def {name}, or give it to an asynchronous consumer"
+        elif not frame.f_code.co_flags & _AWAITING:
+            fix = f"write async_to_sync({call})(...)"
+            if name == "abroadcast":
+                fix = f"write {call.removesuffix(name)}broadcast(...)"
+    place += f"{filename}, line {lineno}"
+    return f"{coroutine}() was never awaited, so nothing was done: {fix} ({place})"
+
+
+def _frame_at(filename: str, lineno: int) -> FrameType | None:
+    """
+    Find the frame that a warning is about, if it still runs.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and (frame.f_code.co_filename, frame.f_lineno) != (filename, lineno):
+        frame = frame.f_back
+    return frame
 
 
 def _is_named(setting: Mapping[str, Any]) -> bool:

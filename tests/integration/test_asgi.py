@@ -104,7 +104,7 @@ class TestResolveApplication:
         found = resolve_application()
         assert isinstance(found.application, Application)
         assert found.notes == [
-            f"{spec} is Django's own handler; fairway.asgi.application serves in its place."
+            f"{spec} is Django's own handler; fairway.asgi.application serves in its place [fairway.R115]"
         ]
 
     def test_the_argument_goes_before_the_setting(self, settings: Settings) -> None:
@@ -128,7 +128,7 @@ class TestResolveApplication:
     @pytest.mark.parametrize(
         ("name", "note"),
         [
-            ("router", "has Django's own handler for 'http'; fairway.asgi.pages serves pages."),
+            ("router", "has Django's own handler for 'http'; fairway.asgi.pages serves pages [fairway.R115]"),
             ("no_http", "has no 'http'; fairway.asgi.pages serves pages."),
             ("own_pages", None),
         ],

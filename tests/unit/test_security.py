@@ -230,7 +230,7 @@ class TestRefusal:
         assert record.getMessage() == (
             "WebSocket '/ws/chat/' refused with 403: origin 'http://evil.net' is neither this "
             "site 'http://example.com' nor in CSRF_TRUSTED_ORIGINS. "
-            'If it is yours: CSRF_TRUSTED_ORIGINS = ["http://evil.net"] [fairway.R204]'
+            'If it is yours: CSRF_TRUSTED_ORIGINS += ["http://evil.net"] [fairway.R204]'
         )
         assert metrics.refusals.values["origin"] == before + 1
 

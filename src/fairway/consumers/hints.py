@@ -17,7 +17,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 
 from fairway.faults import Fault
 
-__all__ = ["explain"]
+__all__ = ["describe", "explain"]
 
 LIBRARIES = frozenset({"asgiref", "asyncio", "django", "fairway", "importlib", "json"})
 """
@@ -63,11 +63,23 @@ def explain(error: BaseException) -> None:
         error.fault = Fault.SYNC_ONLY  # type: ignore[attr-defined] # read by the server's log
         hint = _asynchronous_twin(find_place(error.__traceback__))
     elif isinstance(error, KeyError | IndexError | TypeError):
-        hint = _fault_of_client(find_place(error.__traceback__))
+        place = find_place(error.__traceback__)
+        hint = _fault_of_client(place)
+        if place is None and "'await'" in str(error):
+            hint = "a method of an asynchronous consumer is an ordinary one: write async def"
     else:
         return
     if hint:
         error.add_note(f"Hint: {hint}")
+
+
+def describe(error: BaseException) -> str:
+    """
+    Put an exception into one line: the innermost line of the project, what it is, and its words.
+    """
+    place = find_place(error.__traceback__)
+    where = place.where if place is not None else "a library"
+    return f"{where}: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def find_place(trace: TracebackType | None) -> Place | None:

@@ -13,6 +13,7 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from fairway.faults import Fault
 from fairway.types import Receive, Scope, Send
 
 __all__ = [
@@ -62,7 +63,7 @@ def single_callable(application: Any, where: str) -> Application:
         where: Names the place in the warning.
     """
     if inspect.isclass(application) and hasattr(application, "as_asgi"):
-        _deprecate(f"{where}: {application.__name__} lacks .as_asgi()")
+        _deprecate(f"{where}: write {application.__name__}.as_asgi() [{Fault.AS_ASGI_MISSING}]")
         consumer: Application = application.as_asgi()
         return consumer
     if _is_double_callable(application):

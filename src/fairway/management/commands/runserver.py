@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from django import get_version
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 from django.utils import autoreload
 
 from fairway.apps import runserver_below
-from fairway.cli import build_server
+from fairway.cli import build_server, note_broken
 from fairway.conf import resolve_server_options
 from fairway.exceptions import ConfigurationError
 
@@ -93,6 +93,21 @@ class Command(Below):
             # In the reloader's thread an exception or sys.exit() would end nothing.
             sys.stdout.flush()
             os._exit(2)
+
+    def check(self, *args: Any, **options: Any) -> None:
+        """
+        Run the system checks, which load the project.
+
+        Raises:
+            CommandError: One found an error.
+        """
+        try:
+            super().check(*args, **options)
+        except CommandError:
+            raise
+        except Exception as error:
+            note_broken(error)
+            raise
 
     def build_server(self, options: dict[str, Any]) -> Server:
         """

@@ -7,9 +7,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from fairway.cli import add_flags, given_flags, serve
+from fairway.cli import add_flags, given_flags, note_broken, serve
 
 __all__ = ["Command"]
 
@@ -31,6 +31,21 @@ class Command(BaseCommand):
             "application", nargs="?", help="module:name; default: ASGI_APPLICATION, or everything"
         )
         add_flags(parser)
+
+    def check(self, *args: Any, **options: Any) -> None:
+        """
+        Run the system checks, which load the project.
+
+        Raises:
+            CommandError: One found an error.
+        """
+        try:
+            super().check(*args, **options)
+        except CommandError:
+            raise
+        except Exception as error:
+            note_broken(error)
+            raise
 
     def handle(self, *args: Any, **options: Any) -> None:
         """
