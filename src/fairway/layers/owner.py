@@ -28,7 +28,7 @@ from fairway.faults import Fault
 from fairway.layers import resolving
 from fairway.layers.iothread import IOThread
 
-__all__ = ["Owner", "Resident", "bind", "release"]
+__all__ = ["Owner", "Resident", "bind", "has_server", "release"]
 
 logger = logging.getLogger("fairway.layers")
 
@@ -528,6 +528,13 @@ async def release(loop: asyncio.AbstractEventLoop) -> None:
     if loop in _servers:
         _servers.remove(loop)
     await asyncio.gather(*(owner.move_away(loop) for owner in list(_owners)))
+
+
+def has_server() -> bool:
+    """
+    Whether a server of this process has the hubs at present. From any thread.
+    """
+    return bool(_servers)
 
 
 def _nothing() -> None:
