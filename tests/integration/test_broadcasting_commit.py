@@ -37,7 +37,7 @@ def say(request: HttpRequest) -> HttpResponse:
     """
     Broadcast in a view, note what was heard by then, and fail if asked to.
     """
-    Group.objects.create(name="a")
+    Group.objects.create(name=request.GET.get("name", "a"))
     broadcast("news", "said")
     if "fail" in request.GET:
         raise RefusedError
