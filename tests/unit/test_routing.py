@@ -335,7 +335,8 @@ class TestSingleCallable:
             def as_asgi(cls) -> Any:
                 return Recorder("chat")
 
-        with pytest.warns(DeprecationWarning, match=re.escape("route 'ws/<room>/': Chat lacks")):
+        expected = re.escape("route 'ws/<room>/': write Chat.as_asgi() [fairway.R207]")
+        with pytest.warns(DeprecationWarning, match=expected):
             router = URLRouter([path("ws/<room>/", Chat)])  # type: ignore[arg-type] # on purpose
         assert await call(router, "/ws/lobby/") == "chat"
 
@@ -429,7 +430,7 @@ class TestUrlconfRouter:
                 return Recorder("chat")
 
         settings.ROOT_URLCONF = urlconf(path("ws/", include([path("chat/", Chat)])))  # type: ignore[arg-type] # on purpose
-        with pytest.warns(DeprecationWarning, match=r"'ws/chat/': Chat lacks \.as_asgi\(\)"):
+        with pytest.warns(DeprecationWarning, match=r"'ws/chat/': write Chat\.as_asgi\(\)"):
             assert await call(UrlconfRouter(), "/ws/chat/") == "chat"
 
     async def test_no_route(self, settings: Settings) -> None:
@@ -439,6 +440,36 @@ class TestUrlconfRouter:
             await call(UrlconfRouter(), "/page/")
         with pytest.raises(RouteNotFound, match=r"Did you mean '/chat/'\?"):
             await call(UrlconfRouter(), "/chat")
+
+    @pytest.mark.parametrize(
+        ("given", "route", "value", "name"),
+        [
+            ("/ws/a-b/", r"^ws/(?P<room>\\w+)/$", "a-b", "room"),
+            ("/in/x/b/1/", "in/<int:site>/b/<fairway_even:n>/", "x", "site"),
+            ("/in/3/b/1/", "in/<int:site>/b/<fairway_even:n>/", "1", "n"),
+            ("/q/cc)/", r"^q/(?P<odd>(a|b[)])[^)]{1,2})/$", "cc)", "odd"),
+        ],
+    )
+    async def test_a_part_that_does_not_fit_is_named(
+        self, settings: Settings, given: str, route: str, value: str, name: str
+    ) -> None:
+        """Where a path fits but for one named part, route, part and value are in the reason."""
+        settings.ROOT_URLCONF = urlconf(
+            re_path(r"^ws/(?P<room>\w+)/$", Consumer("chat")),
+            path("in/<int:site>/", include([path("b/<fairway_even:n>/", Consumer("chat"))])),
+            re_path(r"^q/(?P<odd>(a|b[)])[^)]{1,2})/$", Consumer("chat")),
+        )
+        with pytest.raises(RouteNotFound) as caught:
+            await call(UrlconfRouter(), given)
+        expected = f"Route '{route}' does not take '{value}' for '{name}'; <str:{name}> would."
+        assert str(caught.value) == f"No route found for path '{given}'. {expected}"
+
+    async def test_what_fits_nowhere_near_is_just_missing(self, settings: Settings) -> None:
+        """A path that differs by more than one part's kind gets no hint."""
+        settings.ROOT_URLCONF = urlconf(path("a/<int:n>/<int:m>/", Consumer("chat")))
+        for given in ("/a/x/", "/b/1/2/", "/"):
+            with pytest.raises(RouteNotFound, match=r"path '[^']+'\.$"):
+                await call(UrlconfRouter(), given)
 
     async def test_the_mount_point_is_taken_off(self, settings: Settings) -> None:
         """root_path is no part of the route, whether the path still carries it or not."""

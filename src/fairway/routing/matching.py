@@ -22,7 +22,6 @@ __all__ = [
     "PathRouter",
     "Route",
     "compile_routes",
-    "describe",
     "matches",
     "nested_router",
 ]
@@ -140,17 +139,3 @@ def matches(routes: Iterable[Route], path: str) -> Iterator[Match]:
         for match in matches(route.children, remaining):
             merged = {**kwargs, **match.kwargs}
             yield match._replace(args=match.args if merged else args + match.args, kwargs=merged)
-
-
-def describe(shown: str, path: str, reaches: Callable[[str], bool]) -> str:
-    """
-    Say that a path leads nowhere, and where it would have led with or without a slash.
-    """
-    message = f"No route found for path {shown!r}."
-    if not path.strip("/"):
-        return message
-    other = path.removesuffix("/") if path.endswith("/") else f"{path}/"
-    if reaches(other):
-        corrected = shown.removesuffix("/") if shown.endswith("/") else f"{shown}/"
-        message += f" Did you mean {corrected!r}?"
-    return message

@@ -16,10 +16,10 @@ from fairway.routing.matching import (
     InnerRouteNotFound,
     PathRouter,
     compile_routes,
-    describe,
     matches,
     nested_router,
 )
+from fairway.routing.misses import describe
 from fairway.threads import enter, leave
 from fairway.types import Receive, Scope, Send
 
@@ -131,7 +131,7 @@ class URLRouter(PathRouter):
                 continue
         if "path_remaining" in scope:
             raise InnerRouteNotFound(f"No route found for path {path!r}.")
-        raise RouteNotFound(describe(scope["path"], path, self.reaches))
+        raise RouteNotFound(describe(scope["path"], path, self._compiled, self.reaches))
 
     def reaches(self, path: str) -> bool:
         """

@@ -25,7 +25,7 @@ from django.utils.module_loading import import_string
 from fairway.sessions import read_cookies
 from fairway.types import Scope
 
-__all__ = ["Undo", "path_below", "restore", "surround"]
+__all__ = ["Undo", "follows_browser", "path_below", "restore", "surround"]
 
 Undo = list[Callable[[], Any]]
 
@@ -70,7 +70,7 @@ async def surround(scope: Scope, urlconf: Any, *, localized: bool, prefixed: boo
     if urlconf is not None:
         undo.append(partial(set_urlconf, get_urlconf()))
         set_urlconf(urlconf)
-    if localized or _has_locale_middleware():
+    if localized or follows_browser():
         if not _known:
             await asyncio.to_thread(_look_for_languages)
         language = _language(scope, localized=localized, prefixed=prefixed)
@@ -112,7 +112,7 @@ def _language(scope: Scope, *, localized: bool, prefixed: bool) -> str | None:
         language = translation.get_language_from_path(path_below(scope))
         if language or not prefixed:
             return language or settings.LANGUAGE_CODE
-    if not _has_locale_middleware():
+    if not follows_browser():
         return None
     accepted = [value for name, value in scope.get("headers", ()) if name == b"accept-language"]
     asked: Any = SimpleNamespace(
@@ -140,9 +140,9 @@ def _load(language: str) -> None:
 
 
 @cache
-def _has_locale_middleware() -> bool:
+def follows_browser() -> bool:
     """
-    Whether pages follow what the browser asks for.
+    Whether the project has ``LocaleMiddleware``, by which pages follow what browsers ask for.
     """
     for path in settings.MIDDLEWARE:
         try:
@@ -158,7 +158,7 @@ def _forget(**kwargs: Any) -> None:
     """
     Look anew after a change of settings.
     """
-    _has_locale_middleware.cache_clear()
+    follows_browser.cache_clear()
     _known.clear()
 
 

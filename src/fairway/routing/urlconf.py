@@ -13,8 +13,9 @@ from django.urls import LocalePrefixPattern, URLPattern, URLResolver, get_resolv
 from fairway.exceptions import RouteNotFound
 from fairway.routing.callables import is_http_consumer, is_socket_consumer
 from fairway.routing.hosts import choose, chooser
-from fairway.routing.matching import Match, Route, compile_routes, describe, matches
-from fairway.routing.surroundings import Undo, path_below, restore, surround
+from fairway.routing.matching import Match, Route, compile_routes, matches
+from fairway.routing.misses import describe
+from fairway.routing.surroundings import Undo, follows_browser, path_below, restore, surround
 from fairway.types import Receive, Scope, Send
 
 __all__ = ["Place", "UrlTree", "UrlconfRouter", "consumer_tree", "enter_place"]
@@ -52,8 +53,9 @@ class UrlTree:
         path = path_below(scope)
         match = next(matches((self.sockets,), path), None)
         if match is None:
+            roots = (self.sockets,)
             raise RouteNotFound(
-                describe(scope["path"], path, lambda other: any(matches((self.sockets,), other)))
+                describe(scope["path"], path, roots, lambda other: any(matches(roots, other)))
             )
         return match
 
@@ -105,6 +107,7 @@ class UrlconfRouter:
         """
         chooser()
         consumer_tree()
+        follows_browser()
 
     def serves_requests(self) -> bool:
         """
