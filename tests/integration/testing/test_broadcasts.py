@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -304,7 +304,7 @@ class ChatConsumer(JsonWebsocketConsumer):
     Broadcasts what it gets from inside a transaction, as many do.
     """
 
-    groups = ["news"]  # noqa: RUF012 - as users write it
+    groups: Sequence[str] | None = ("news",)
 
     def receive_json(self, content: Any, **kwargs: Any) -> None:
         """
