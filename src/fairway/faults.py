@@ -162,6 +162,18 @@ class Fault(StrEnum):
     """
     Messages had not left when the process had to end; they are lost.
     """
+    PAGES_BUSY = "fairway.R601"
+    """
+    As many pages wait for a thread as may; what comes meanwhile is answered with 503.
+    """
+    PAGE_EXITED = "fairway.R602"
+    """
+    A page raised SystemExit or KeyboardInterrupt; it is answered with 500 and the server goes on.
+    """
+    PAGE_CLOSE_FAILED = "fairway.R603"
+    """
+    Cleaning up after a page raised an exception; its answer was not affected.
+    """
     WORKER_WITHOUT_CHANNELS = "fairway.R701"
     """
     runworker was given no channel to read, or one that cannot be read; it does not start.

@@ -20,6 +20,7 @@ __all__ = [
     "IPCOptions",
     "LayerOptions",
     "Options",
+    "PageOptions",
     "ProjectOptions",
     "ServerOptions",
     "validate",
@@ -262,6 +263,13 @@ class ServerOptions:
         minimum=1,
         maximum=1000,
     )
+    page_queue: int = option(
+        100,
+        "Pages that may wait for a thread; what comes then is answered with 503.",
+        unit="pages",
+        minimum=1,
+        maximum=100000,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -331,11 +339,26 @@ class ProjectOptions:
     )
 
 
-Options: TypeAlias = ServerOptions | LayerOptions | IPCOptions | ProjectOptions
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageOptions:
+    """
+    How Django's pages are served, under whichever server.
+    """
+
+    pages: str = option(
+        "auto",
+        "Whether pages run in one piece in a thread (sync) or on the loop (async); auto decides "
+        "by each page's view.",
+        choices=("auto", "sync", "async"),
+    )
+
+
+Options: TypeAlias = ServerOptions | LayerOptions | IPCOptions | ProjectOptions | PageOptions
 
 AREAS: dict[type[Any], str] = {
     ServerOptions: "",
     ProjectOptions: "",
+    PageOptions: "",
     LayerOptions: "LAYER_",
     IPCOptions: "IPC_",
 }

@@ -103,7 +103,7 @@ class Configure(Protocol):
         """
         Change the given settings of this exchange; None keeps a setting.
 
-        Of HTTP requests it takes ``heartbeat`` and ``gone_at_eof`` besides, see
+        Of HTTP requests it takes ``heartbeat``, ``gone_at_eof`` and ``lasting`` besides, see
         ``server.streaming``.
         """
 

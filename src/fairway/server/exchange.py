@@ -423,7 +423,9 @@ class HttpExchange(Exchange):
         """
         See ``Exchange``: a response that waits for messages ends when somebody ends it.
         """
-        return self._stream is not None and self.state in (State.WAITING, State.STARTED)
+        if self._stream is None or not self._stream.lasting:
+            return False
+        return self.state in (State.WAITING, State.STARTED)
 
     @property
     def gone_at_eof(self) -> bool:

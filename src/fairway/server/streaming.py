@@ -70,15 +70,17 @@ class Stream:
     Attributes:
         outbox: What has yet to be written.
         gone_at_eof: Whether the client's end of sending means that it has left.
+        lasting: Whether it goes on until it is ended, by a restart for one.
     """
 
-    __slots__ = ("_beat_at", "_exchange", "_heartbeat", "gone_at_eof", "outbox")
+    __slots__ = ("_beat_at", "_exchange", "_heartbeat", "gone_at_eof", "lasting", "outbox")
 
     def __init__(self, exchange: HttpExchange) -> None:
         self._exchange = exchange
         self._heartbeat = 0.0
         self._beat_at = inf
         self.gone_at_eof = False
+        self.lasting = True
         connection = exchange.connection
         worker = connection.worker
         self.outbox = Outbox(worker.flusher, worker.options, self.end, connection.sink.event_format)
@@ -97,6 +99,7 @@ class Stream:
         outbox_bytes_max: int | None = None,
         heartbeat: float | None = None,
         gone_at_eof: bool | None = None,
+        lasting: bool | None = None,
     ) -> None:
         """
         See ``types.Configure``.
@@ -107,6 +110,7 @@ class Stream:
             heartbeat: Seconds between two comments of an event stream; 0 for none.
             gone_at_eof: Whether a client that stops sending has left, before its answer begins
                 too: nobody half-closes a connection on which it waits for news.
+            lasting: Whether a server that restarts ends it, and does not let it finish.
 
         Raises:
             LocalProtocolError: The response has begun already, or a value is not known.
@@ -116,6 +120,8 @@ class Stream:
             self._heartbeat = heartbeat
         if gone_at_eof is not None:
             self.gone_at_eof = gone_at_eof
+        if lasting is not None:
+            self.lasting = lasting
 
     def open(self) -> None:
         """

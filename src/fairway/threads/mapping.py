@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextvars import Token
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
@@ -118,6 +119,7 @@ class Threads:
         consumers: int,
         pages: int,
         close_timeout: float,
+        page_queue: float = inf,
     ) -> None:
         """
         Prepare; no thread is started before there is work.
@@ -127,9 +129,10 @@ class Threads:
             consumers: Threads for consumers.
             pages: Threads for pages.
             close_timeout: Seconds after which a thread nobody waits for is given up.
+            page_queue: Pages that may wait for a thread.
         """
         self.consumers = Pool("consumer", consumers, make_ledger, close_timeout)
-        self.pages = Pool("page", pages, make_ledger, close_timeout)
+        self.pages = Pool("page", pages, make_ledger, close_timeout, page_queue)
         # Kept for as long as any of its contexts: asgiref holds its keys weakly.
         self._root = Root(self)
 

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from itertools import count
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from fairway import metrics
@@ -34,15 +35,28 @@ class Pool:
     """
 
     def __init__(
-        self, name: str, size: int, make_ledger: Callable[[Seat], Ledger], close_timeout: float
+        self,
+        name: str,
+        size: int,
+        make_ledger: Callable[[Seat], Ledger],
+        close_timeout: float,
+        queue_max: float = inf,
     ) -> None:
         """
-        Prepare; ``close_timeout`` is when a thread nobody waits for is given up, in seconds.
+        Prepare.
+
+        Args:
+            name: Of what it serves, for people.
+            size: Threads.
+            make_ledger: Makes what looks after a thread's connections.
+            close_timeout: When a thread nobody waits for is given up, in seconds.
+            queue_max: Lanes waiting for a thread at which it says that it is crowded.
         """
         self.name = name
         self.size = size
         self.make_ledger = make_ledger
         self.close_timeout = close_timeout
+        self.queue_max = queue_max
         self.lock = threading.RLock()
         self.closing = False
         self.seats: set[Seat] = set()
@@ -56,11 +70,25 @@ class Pool:
         Have a function called when it is the lane's turn.
         """
         job = Job(function)
+        self.enqueue(lane, job)
+        return job.result
+
+    def enqueue(self, lane: Lane, job: Job) -> None:
+        """
+        Have a job run when it is the lane's turn.
+        """
         with self.lock:
             lane.jobs.append(job)
             if not lane.placed:
                 self._place(lane)
-        return job.result
+
+    def is_crowded(self) -> bool:
+        """
+        Whether as many lanes wait for any thread as may before further work is refused.
+
+        Hot path: once per page. Nothing here refuses; who has begun has its turn.
+        """
+        return len(self._queue) >= self.queue_max
 
     def settle(self, seat: Seat, lane: Lane, job: Job, *, held: bool) -> None:
         """

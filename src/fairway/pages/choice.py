@@ -1,0 +1,202 @@
+"""
+Which handler serves a request: by its view, before any middleware has run.
+
+The view is looked up in ``urls.py`` only if that has an asynchronous one at all. Middleware may
+still lead elsewhere (``request.urlconf``), so the choice is a guess: each handler serves views of
+either kind, and a wrong guess costs time, not correctness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from asgiref.sync import iscoroutinefunction
+from django.conf import settings
+from django.http import Http404
+from django.urls import LocalePrefixPattern, URLPattern, URLResolver, get_resolver
+from django.utils import translation
+from django.utils.module_loading import import_string
+
+from fairway.conf import resolve_options
+from fairway.options import PageOptions
+from fairway.pages.aio import AsyncPages
+from fairway.pages.busy import is_crowded, refuse
+from fairway.pages.handler import Pages
+from fairway.pages.sync import SyncPages
+from fairway.routing.hosts import choose, chooser
+from fairway.routing.surroundings import path_below
+from fairway.types import Receive, Scope, Send
+
+__all__ = ["PageHandler"]
+
+
+class PageHandler:
+    """
+    Django's pages: an ASGI application in the place of Django's own handler.
+
+    Loads the middleware on being made, once for each kind of handler that is needed: the one
+    for synchronous views alone where ``urls.py`` has no others.
+    """
+
+    def __init__(self) -> None:
+        mode = resolve_options(PageOptions)[0].pages
+        if mode == "auto" and any(_is_async_only(path) for path in settings.MIDDLEWARE):
+            mode = "async"
+        self._mode = mode
+        self._views = AsyncViews()
+        if mode == "async" or (mode == "auto" and self._views.exist()):
+            self._async  # noqa: B018 - loads its middleware
+        if mode != "async":
+            self._sync  # noqa: B018 - as above
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Serve one request, or refuse it if too many wait for a thread.
+
+        Hot path: once per page.
+
+        Raises:
+            ValueError: The scope is not one of HTTP.
+        """
+        if scope["type"] != "http":
+            raise ValueError(f"Pages are HTTP, and this is {scope['type']!r}")
+        if is_crowded():
+            await refuse(send)
+            return
+        if self._mode == "sync":
+            handler: Pages = self._sync
+        elif self._mode == "async" or await self._views.lead(scope):
+            handler = self._async
+        else:
+            handler = self._sync
+        await handler(scope, receive, send)
+
+    @cached_property
+    def _sync(self) -> Pages:
+        return SyncPages()
+
+    @cached_property
+    def _async(self) -> Pages:
+        return AsyncPages()
+
+
+class Branch(NamedTuple):
+    """
+    A line of a URL configuration below which there is an asynchronous view.
+
+    Attributes:
+        pattern: Django's, which knows how to match.
+        children: What is below an ``include()``; none for a view.
+    """
+
+    pattern: Any
+    children: tuple[Branch, ...]
+
+
+class AsyncViews:
+    """
+    The asynchronous views of the project's URL configurations.
+    """
+
+    def __init__(self) -> None:
+        self._trees: WeakKeyDictionary[URLResolver, tuple[Branch, ...]] = WeakKeyDictionary()
+
+    def exist(self) -> bool:
+        """
+        Whether a request may be for one, as far as can be said now.
+        """
+        try:
+            return bool(self._tree(get_resolver()))
+        except Exception:  # noqa: BLE001 - each request will meet the same, and say so
+            return False
+
+    async def lead(self, scope: Scope) -> bool:
+        """
+        Whether a request's view is asynchronous, as far as can be said before its middleware.
+
+        Whatever goes wrong here will go wrong where Django looks the view up, and is told there.
+        """
+        try:
+            urlconf = None if chooser() is None else await choose(scope)
+            resolver = get_resolver(urlconf)
+            tree = self._tree(resolver)
+            return bool(tree) and _leads(resolver, tree, path_below(scope))
+        except Exception:  # noqa: BLE001 - see above
+            return False
+
+    def _tree(self, resolver: URLResolver) -> tuple[Branch, ...]:
+        """
+        Give the branches with asynchronous views; each configuration is read once.
+        """
+        tree = self._trees.get(resolver)
+        if tree is None:
+            tree = self._trees[resolver] = tuple(_branches(resolver.url_patterns))
+        return tree
+
+
+def _leads(resolver: URLResolver, tree: tuple[Branch, ...], path: str) -> bool:
+    """
+    Whether the first view that fits a path is asynchronous.
+    """
+    language = None
+    if settings.USE_I18N and any(isinstance(each.pattern, LocalePrefixPattern) for each in tree):
+        language = translation.get_language_from_path(path)
+    if language is not None:
+        with translation.override(language):
+            return _fits(tree, path.removeprefix("/")) and _is_async_at(resolver, path)
+    return _fits(tree, path.removeprefix("/")) and _is_async_at(resolver, path)
+
+
+def _is_async_at(resolver: URLResolver, path: str) -> bool:
+    try:
+        return _is_async(resolver.resolve(path).func)
+    except Http404:
+        return False
+
+
+def _branches(entries: Iterable[URLPattern | URLResolver]) -> Iterator[Branch]:
+    """
+    Read a URL configuration, leaving out what has no asynchronous view.
+    """
+    for entry in entries:
+        if isinstance(entry, URLResolver):
+            if children := tuple(_branches(entry.url_patterns)):
+                yield Branch(entry.pattern, children)
+        elif _is_async(entry.callback):
+            yield Branch(entry.pattern, ())
+
+
+def _fits(branches: tuple[Branch, ...], path: str) -> bool:
+    """
+    Whether one of the branches fits a path without its leading slash.
+    """
+    for pattern, children in branches:
+        found = pattern.match(path)
+        if found and (not children or _fits(children, found[0])):
+            return True
+    return False
+
+
+def _is_async(callback: Any) -> bool:
+    """
+    Whether Django would await a view.
+
+    Consumers of sockets do not count: their only answer to a request is a short one.
+    """
+    consumer_class = getattr(callback, "consumer_class", None)
+    if consumer_class is not None and not hasattr(consumer_class, "http_request"):
+        return False
+    return iscoroutinefunction(callback)
+
+
+def _is_async_only(path: str) -> bool:
+    """
+    Whether a middleware has no synchronous form.
+    """
+    try:
+        return not getattr(import_string(path), "sync_capable", True)
+    except ImportError:  # Loading the middleware says so, and better.
+        return False

@@ -1,0 +1,117 @@
+"""
+What both handlers of pages do alike: requests made and refused, signals sent, responses closed.
+
+As Django's own ASGI handler does it, whose behaviour is the measure; ``sync`` and ``aio`` decide
+where a view runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextvars import Context
+from typing import IO
+
+from django.core import signals
+from django.core.exceptions import RequestDataTooBig
+from django.core.handlers.asgi import ASGIRequest, get_script_prefix
+from django.core.handlers.base import BaseHandler
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
+from django.http.response import HttpResponseBase
+
+from fairway.faults import Fault
+from fairway.pages.hops import Hop
+from fairway.types import Receive, Scope, Send
+
+__all__ = ["PageRequest", "Pages", "exited", "script_prefix"]
+
+logger = logging.getLogger("django.request")
+script_prefix = get_script_prefix
+
+
+class PageRequest(ASGIRequest):
+    """
+    A request of Django's, with what WSGI says of a client and server without an address.
+    """
+
+    def __init__(self, scope: Scope, body: IO[bytes]) -> None:
+        super().__init__(scope, body)
+        if not scope.get("client"):
+            # Behind a Unix socket; middleware counts on both.
+            self.META["REMOTE_ADDR"] = self.META["REMOTE_HOST"] = ""
+        server = scope.get("server")
+        if server and server[1] is None:
+            self.META["SERVER_PORT"] = "443" if scope.get("scheme") == "https" else "80"
+
+
+def exited(error: BaseException) -> RuntimeError:
+    """
+    Make what stands for an exception that would end the loop, and all connections with it.
+    """
+    return RuntimeError(f"A page raised {type(error).__name__}. [{Fault.PAGE_EXITED}]")
+
+
+class Pages(BaseHandler):
+    """
+    What the two kinds of handlers share.
+    """
+
+    is_async = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.load_middleware(is_async=self.is_async)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Serve one request.
+        """
+        raise NotImplementedError
+
+    def create_request(
+        self, scope: Scope, body: IO[bytes]
+    ) -> tuple[PageRequest, None] | tuple[None, HttpResponse]:
+        """
+        Make Django's request, or the answer to one that cannot be made.
+        """
+        try:
+            return PageRequest(scope, body), None
+        except UnicodeDecodeError:
+            logger.warning(
+                "Bad Request (UnicodeDecodeError)",
+                exc_info=sys.exc_info(),
+                extra={"status_code": 400},
+            )
+            return None, HttpResponseBadRequest()
+        except RequestDataTooBig:
+            return None, HttpResponse("413 Payload too large", status=413)
+
+    def close(self, response: HttpResponseBase) -> None:
+        """
+        Let go of a response and what belongs to it; ``request_finished`` is sent. In a thread.
+        """
+        try:
+            response.close()
+        except Exception:
+            # The answer may have left already.
+            logger.exception("Closing a response failed. [%s]", Fault.PAGE_CLOSE_FAILED)
+
+    def finish(self, request: HttpRequest | None) -> None:
+        """
+        Do the same for a request without a response. In a thread.
+        """
+        if request is not None:
+            request.close()
+        signals.request_finished.send(sender=self.__class__)
+
+    async def close_in_thread(self, response: HttpResponseBase, context: Context) -> None:
+        """
+        Close a response in a thread of its request.
+        """
+
+        def close(hop: Hop) -> None:
+            self.close(response)
+
+        hop = Hop(context, close)
+        hop.start()
+        await hop.wait_ended()
