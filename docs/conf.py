@@ -34,7 +34,7 @@ author = "Fairway contributors"
 project_copyright = author
 version = release = fairway.__version__
 
-extensions = ["from_code", "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["from_code", "myst_parser", "sphinx.ext.napoleon"]
 exclude_patterns = ["_ext"]
 
 myst_heading_anchors = 3
@@ -46,9 +46,13 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 # Other projects' inventories would have to be fetched; so only names of Fairway's are looked up,
-# where they are written in full. The short ones are those in signatures.
+# where they are written in full. The short ones, those of modules inside of public ones and
+# variables of types come from signatures.
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r"(?!fairway\.).*")]
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!fairway\.).*"),
+    (r"py:.*", r"fairway\.(faults|types|\w+\.\w+)\..*|.*\.[A-Z]"),
+]
 
 html_theme = "furo"
 html_title = "Fairway"

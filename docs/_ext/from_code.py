@@ -5,6 +5,8 @@ What the pages take from the code while they are built, so that it is written do
 - ``<!-- close codes -->`` becomes the table of close codes.
 - Each list of links below a heading of the index becomes a part of the table of contents.
 - A link to a file of the project that is no page becomes its name.
+- What a module says at its top is for those who work on it and left out, but for the tree of
+  exceptions.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """
     Have Sphinx call this module for every page it reads.
     """
+    app.setup_extension("sphinx.ext.autodoc")
     app.connect("source-read", _complete)
+    app.connect("autodoc-process-docstring", _shorten)
     return {"parallel_read_safe": True}
 
 
@@ -81,6 +85,13 @@ def _complete(app: Sphinx, page: str, source: list[str]) -> None:
     text = without_links_out(text, page.count("/"))
     text = text.replace("<!-- options -->", options())
     source[0] = text.replace("<!-- close codes -->", close_codes())
+
+
+def _shorten(
+    app: Sphinx, kind: str, name: str, documented: Any, given: Any, lines: list[str]
+) -> None:
+    if kind == "module" and name != "fairway.exceptions":
+        lines.clear()
 
 
 def _contents(part: str) -> str:
