@@ -17,6 +17,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
 from fairway.exceptions import ClientDisconnected, ClientFault, LocalProtocolError
+from fairway.security.handshake import request_refusal
 from fairway.types import ASGIApplication, Message, Scope
 
 __all__ = ["respond"]
@@ -41,8 +42,6 @@ async def respond(
         args: Unnamed groups of the route.
         kwargs: Named parts of the route.
     """
-    from fairway.security import request_refusal
-
     scope = await _scope_of(request)
     refused = request_refusal(scope)
     if refused is not None:

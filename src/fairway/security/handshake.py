@@ -1,18 +1,14 @@
 """
-Who may open a WebSocket or reach an HTTP consumer: the rules about Host and Origin.
+Who may open a WebSocket or reach an HTTP consumer: Fairway's own rule about Host and Origin.
 
-Browsers send cookies with a WebSocket handshake from any page, and no other rule of
-theirs protects it, so the server has to look at the Origin. ``admit()`` is Fairway's
-own rule, the one of Django's ``CsrfViewMiddleware``, and needs no configuration;
-``OriginValidator`` and ``AllowedHostsOriginValidator`` are Channels', for projects that
-write their stack themselves. Sessions and users are not looked at here.
+It is the one of Django's ``CsrfViewMiddleware`` and needs no configuration. Sessions and users
+are not looked at here.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
@@ -24,18 +20,11 @@ from django.http.request import split_domain_port
 from django.utils.http import is_same_domain
 
 from fairway import metrics
-from fairway.consumers.websocket import AsyncWebsocketConsumer
 from fairway.faults import Fault
+from fairway.security.origins import SHOWN_MAX, deny, parsed, shown
 from fairway.types import Receive, Scope, Send
 
-__all__ = [
-    "AllowedHostsOriginValidator",
-    "OriginValidator",
-    "Refusal",
-    "WebsocketDenier",
-    "admit",
-    "refusal",
-]
+__all__ = ["Refusal", "admit", "admit_request", "refusal", "request_refusal"]
 
 logger = logging.getLogger("fairway.security")
 
@@ -47,13 +36,10 @@ _READ = {
     b"x-forwarded-port": "HTTP_X_FORWARDED_PORT",
 }
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # As Django's CsrfViewMiddleware.
-_LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-_DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 # The rule costs a tenth of a handshake and depends on nothing but settings and what it reads, which
 # the pages of a site repeat. So what it let pass is remembered, until a setting changes.
 _ADMITTED_MAX = 1024
 _admitted: set[tuple[Any, ...]] = set()
-_SHOWN_MAX = 200  # Characters of what the peer sent that go into the log.
 
 
 class Refusal(NamedTuple):
@@ -148,13 +134,13 @@ async def admit(scope: Scope, receive: Receive, send: Send) -> bool:
     metrics.refusals.add(found.kind)
     logger.warning(
         "WebSocket %s refused with 403: %s. If it is yours: %s [%s]",
-        _shown(scope.get("path", "")),
+        shown(scope.get("path", "")),
         found.reason,
         found.fix,
         found.fault,
         extra={"status_code": 403},
     )
-    await _deny(receive, send)
+    await deny(receive, send)
     return False
 
 
@@ -176,7 +162,7 @@ def request_refusal(scope: Scope) -> Refusal | None:
     logger.warning(
         "%s %s refused with %d: %s. If it is yours: %s [%s]",
         scope["method"],
-        _shown(scope.get("path", "")),
+        shown(scope.get("path", "")),
         found.status,
         found.reason,
         found.fix,
@@ -229,117 +215,6 @@ def refusal(scope: Scope) -> Refusal | None:
     return _origin_refusal(origin, site)
 
 
-class OriginValidator:
-    """
-    Lets a WebSocket pass if its Origin is in a list, else refuses it with 403.
-
-    An entry is ``*``, a host (``example.com``; ``.example.com`` with its subdomains), or
-    an origin with scheme and perhaps port (``https://example.com:8443``). Without an
-    Origin only ``*`` lets it pass.
-
-    Attributes:
-        application: What runs behind it.
-        allowed_origins: The list.
-    """
-
-    def __init__(self, application: Any, allowed_origins: Iterable[str]) -> None:
-        self.application = application
-        self.allowed_origins = allowed_origins
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        """
-        Run the application, or refuse the handshake and say why in the log.
-
-        Raises:
-            ValueError: The scope is not that of a WebSocket.
-        """
-        if scope["type"] != "websocket":
-            raise ValueError("You cannot use OriginValidator on a non-WebSocket connection")
-        origin = _origin_header(scope)
-        if self.valid_origin(_parsed(origin)):
-            return await self.application(scope, receive, send)
-        metrics.refusals.add("origin")
-        logger.warning(
-            "WebSocket %s refused with 403: origin %s is not in the allowed origins %r [%s]",
-            _shown(scope.get("path", "")),
-            _shown(origin) if origin is not None else "(none)",
-            self.allowed_origins,
-            Fault.ORIGIN_REFUSED,
-            extra={"status_code": 403},
-        )
-        return await _deny(receive, send)
-
-    def valid_origin(self, parsed_origin: SplitResult | None) -> bool:
-        """
-        Whether an Origin may pass; None stands for a missing or unreadable one.
-        """
-        if parsed_origin is None and "*" not in self.allowed_origins:
-            return False
-        return self.validate_origin(parsed_origin)
-
-    def validate_origin(self, parsed_origin: SplitResult | None) -> bool:
-        """
-        Whether an Origin matches an entry of the list.
-        """
-        return any(
-            pattern == "*" or self.match_allowed_origin(parsed_origin, pattern)
-            for pattern in self.allowed_origins
-        )
-
-    def match_allowed_origin(self, parsed_origin: SplitResult | None, pattern: str) -> bool:
-        """
-        Whether an Origin matches one entry.
-        """
-        if parsed_origin is None:
-            return False
-        host = parsed_origin.hostname or ""
-        has_scheme = "://" in pattern
-        allowed = urlsplit(pattern.lower() if has_scheme else f"//{pattern.lower()}")
-        if has_scheme and allowed.scheme != parsed_origin.scheme:
-            return False
-        # Without a scheme or a port of its own, a pattern stands for any port.
-        port = self.get_origin_port(allowed)
-        if port is not None and port != self.get_origin_port(parsed_origin):
-            return False
-        return bool(is_same_domain(host, allowed.hostname or ""))
-
-    def get_origin_port(self, origin: SplitResult) -> int | None:
-        """
-        Find an origin's port: its own, that of its scheme, or None.
-        """
-        return origin.port or _DEFAULT_PORTS.get(origin.scheme)
-
-
-def AllowedHostsOriginValidator(application: Any) -> OriginValidator:  # noqa: N802 - Channels' name
-    """
-    Let WebSockets pass whose Origin is a host in ``ALLOWED_HOSTS``.
-    """
-    allowed_hosts = settings.ALLOWED_HOSTS
-    if settings.DEBUG and not allowed_hosts:
-        allowed_hosts = list(_LOCAL_HOSTS)
-    return OriginValidator(application, allowed_hosts)
-
-
-class WebsocketDenier(AsyncWebsocketConsumer):
-    """
-    Refuses every WebSocket.
-    """
-
-    async def connect(self) -> None:
-        """
-        Refuse the handshake.
-        """
-        await self.close()
-
-
-async def _deny(receive: Receive, send: Send) -> None:
-    """
-    Refuse a handshake, which the server answers with 403.
-    """
-    if (await receive())["type"] == "websocket.connect":
-        await send({"type": "websocket.close"})
-
-
 def _host_refusal(request: HttpRequest) -> Refusal:
     """
     Explain a Host that Django does not take.
@@ -349,7 +224,7 @@ def _host_refusal(request: HttpRequest) -> Refusal:
         host = request.META.get("HTTP_X_FORWARDED_HOST", host)
     domain, _ = split_domain_port(host)
     fix = _addition("ALLOWED_HOSTS", domain) if domain else "send a valid Host header"
-    return Refusal("host", f"host {_shown(host)} is not in ALLOWED_HOSTS", fix)
+    return Refusal("host", f"host {shown(host)} is not in ALLOWED_HOSTS", fix)
 
 
 def _origin_refusal(origin: str, site: str) -> Refusal:
@@ -359,15 +234,15 @@ def _origin_refusal(origin: str, site: str) -> Refusal:
     Where only the scheme differs, the page came by TLS and the handshake is believed not
     to: a proxy ends TLS and Django has not been told.
     """
-    shown = _shown(origin)
+    name = shown(origin)
     if origin == site.replace("http://", "https://", 1):
         return Refusal(
             "origin",
-            f"origin {shown} is not this site {site!r}, which differs by its scheme: "
+            f"origin {name} is not this site {site!r}, which differs by its scheme: "
             "a proxy in front seems to end TLS",
             'SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")',
         )
-    reason = f"origin {shown} is neither this site {site!r} nor in CSRF_TRUSTED_ORIGINS"
+    reason = f"origin {name} is neither this site {site!r} nor in CSRF_TRUSTED_ORIGINS"
     if _is_opaque(origin):
         return Refusal("origin", reason, "serve the page from an origin of its own")
     return Refusal("origin", reason, _addition("CSRF_TRUSTED_ORIGINS", origin))
@@ -377,60 +252,29 @@ def _is_opaque(origin: str) -> bool:
     """
     Whether an Origin names no site: ``null``, or what is no origin at all.
     """
-    parsed = _parsed(origin)
-    return parsed is None or not (parsed.scheme and parsed.netloc)
+    parts = parsed(origin)
+    return parts is None or not (parts.scheme and parts.netloc)
 
 
 def _is_trusted(origin: str) -> bool:
     """
     Whether an Origin is in ``CSRF_TRUSTED_ORIGINS``, itself or below a ``*.`` entry.
     """
-    parsed = _parsed(origin)
-    if parsed is None or _is_opaque(origin):
+    parts = parsed(origin)
+    if parts is None or _is_opaque(origin):
         return False
-    return any(_is_covered(origin, parsed, entry) for entry in settings.CSRF_TRUSTED_ORIGINS)
+    return any(_is_covered(origin, parts, entry) for entry in settings.CSRF_TRUSTED_ORIGINS)
 
 
-def _is_covered(origin: str, parsed: SplitResult, entry: str) -> bool:
+def _is_covered(origin: str, parts: SplitResult, entry: str) -> bool:
     """
     Whether one entry of ``CSRF_TRUSTED_ORIGINS`` covers an Origin.
     """
     if "*" not in entry:
         return origin == entry
     trusted = urlsplit(entry)
-    below = bool(is_same_domain(parsed.netloc, trusted.netloc.lstrip("*")))
-    return below and parsed.scheme == trusted.scheme
-
-
-def _origin_header(scope: Scope) -> str | None:
-    """
-    Read the Origin of a scope.
-    """
-    for name, value in scope.get("headers", ()):
-        if name == b"origin":
-            return str(value, "latin1")
-    return None
-
-
-def _parsed(origin: str | None) -> SplitResult | None:
-    """
-    Split an Origin; None if there is none or it is no origin.
-    """
-    if origin is None or not origin.isascii():
-        return None
-    try:
-        parsed = urlsplit(origin)
-        parsed.port  # noqa: B018 - raises for a port that is none
-    except ValueError:
-        return None
-    return parsed
-
-
-def _shown(text: str) -> str:
-    """
-    Quote what the peer sent so that it can neither end a line nor fill the log.
-    """
-    return repr(text if len(text) <= _SHOWN_MAX else f"{text[: _SHOWN_MAX - 1]}…")
+    below = bool(is_same_domain(parts.netloc, trusted.netloc.lstrip("*")))
+    return below and parts.scheme == trusted.scheme
 
 
 def _addition(setting: str, entry: str) -> str:
@@ -438,4 +282,4 @@ def _addition(setting: str, entry: str) -> str:
     Write the line that adds an entry at the end of the settings.
     """
     operator = "+=" if settings.is_overridden(setting) else "="
-    return f"{setting} {operator} [{json.dumps(entry if len(entry) <= _SHOWN_MAX else '…')}]"
+    return f"{setting} {operator} [{json.dumps(entry if len(entry) <= SHOWN_MAX else '…')}]"
