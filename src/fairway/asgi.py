@@ -23,10 +23,13 @@ from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
 
 from fairway.auth import identify
+from fairway.conf import django_setting
 from fairway.consumers.hints import describe
 from fairway.exceptions import ConfigurationError
 from fairway.faults import Fault
+from fairway.ratelimits import admit_address
 from fairway.routing import Match, ProtocolTypeRouter, UrlconfRouter
+from fairway.routing.census import count_in_urlconf, count_of
 from fairway.routing.surroundings import restore
 from fairway.routing.urlconf import enter_place
 from fairway.security import admit, admit_request
@@ -39,6 +42,7 @@ __all__ = [
     "Pages",
     "Resolution",
     "application",
+    "describe_routes",
     "import_application",
     "pages",
     "resolve_application",
@@ -129,6 +133,8 @@ class Application:
         """
         if not await admit(scope, receive, send):
             return
+        if not await admit_address(scope, receive, send):
+            return
         place = await enter_place(scope)
         entered = enter()
         try:
@@ -161,6 +167,8 @@ class Application:
         Host and Origin, session and user, consumer: without Django's middleware, as sockets.
         """
         if not await admit_request(scope, receive, send):
+            return
+        if not await admit_address(scope, receive, send):
             return
         scope["url_route"] = {"args": match.args, "kwargs": match.kwargs}
         scope["cookies"] = read_cookies(scope)
@@ -249,6 +257,21 @@ def resolve_application(spec: str | None = None, *, static: bool | None = None) 
     if isinstance(given, ProtocolTypeRouter):
         return _with_pages(given, spec, static)
     return Resolution(with_static_files(given, static), [])
+
+
+def describe_routes(found: Any) -> list[str]:
+    """
+    Say in a line for people how many WebSocket routes an application has, where that can be seen.
+    """
+    while isinstance(getattr(found, "application", None), Application | ProtocolTypeRouter):
+        found = found.application  # What serves static files stands around it.
+    if isinstance(found, Application):
+        number, where = count_in_urlconf(), f" in {django_setting('ROOT_URLCONF', '')}"
+    else:
+        number, where = count_of(found), ""
+    if number is None:
+        return []
+    return [f"{number} WebSocket route{'' if number == 1 else 's'}{where}, served by Fairway"]
 
 
 def with_static_files(inner: Any, static: bool | None) -> Any:

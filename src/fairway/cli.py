@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import os
 import platform
 import re
 import sys
 from dataclasses import fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, get_type_hints
 
 import django
 
 import fairway
-from fairway.asgi import resolve_application
+from fairway.asgi import describe_routes, resolve_application
 from fairway.checks import require_shared_layers
 from fairway.conf import resolve_server_options
 from fairway.consumers.hints import describe
@@ -151,8 +153,8 @@ def build_server(
             ) from error
         # What was loaded may have configured logging anew and disabled our loggers.
         configure_logging(_logging_setting())
-        for note in found.notes:
-            say(note)
+        for line in (*found.notes, *describe_routes(found.application)):
+            say(line)
         return found.application
 
     def on_ready(address: str) -> None:
@@ -248,6 +250,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     namespace = vars(parser.parse_args(arguments))
     sys.path.insert(0, os.path.abspath(namespace.pop("app_dir")))  # noqa: PTH100 - a plain path
     application = namespace.pop("application")
+    module, colon, _ = application.partition(":")
+    _adopt_settings(module if colon else application.rpartition(".")[0])
     configure_logging()
     return serve(given_flags(namespace), application=application)
 
@@ -266,6 +270,26 @@ def _explain_mistakes(parser: argparse.ArgumentParser) -> None:
         complain(f"{message}{hint} [{Fault.UNKNOWN_FLAG}]")
 
     parser.error = error  # type: ignore[method-assign] # Django's own subclass of it has to stay
+
+
+def _adopt_settings(path: str) -> None:
+    """
+    Set ``DJANGO_SETTINGS_MODULE`` as the application's module itself does, but before its imports.
+
+    Else a module that imports models at its top would work under ``manage.py`` alone.
+    """
+    try:
+        spec = importlib.util.find_spec(path)
+        source = importlib.util.decode_source(Path(spec.origin or "").read_bytes()) if spec else ""
+    except Exception:  # noqa: BLE001 - what is wrong, importing it says
+        return
+    found = re.search(
+        r"""^os\.environ\.setdefault\(\s*["']DJANGO_SETTINGS_MODULE["'],\s*["']([\w.]+)["']""",
+        source,
+        re.MULTILINE,
+    )
+    if found:
+        os.environ.setdefault("DJANGO_SETTINGS_MODULE", found[1])
 
 
 def _is_supervised(options: ServerOptions, sources: Mapping[str, str]) -> bool:

@@ -99,11 +99,12 @@ class URLRouter(PathRouter):
 
     Attributes:
         routes: The entries as they were given.
+        compiled: The same, ready for matching.
     """
 
     def __init__(self, routes: Sequence[URLPattern | URLResolver]) -> None:
         self.routes = routes
-        self._compiled = tuple(compile_routes(routes, lambda callback: True))
+        self.compiled = tuple(compile_routes(routes, lambda callback: True))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """
@@ -116,7 +117,7 @@ class URLRouter(PathRouter):
         """
         path = self._path(scope)
         outer = scope.get("url_route", {})
-        for match in matches(self._compiled, path):
+        for match in matches(self.compiled, path):
             inner = dict(
                 scope,
                 path_remaining=match.remaining,
@@ -131,13 +132,13 @@ class URLRouter(PathRouter):
                 continue
         if "path_remaining" in scope:
             raise InnerRouteNotFound(f"No route found for path {path!r}.")
-        raise RouteNotFound(describe(scope["path"], path, self._compiled, self.reaches))
+        raise RouteNotFound(describe(scope["path"], path, self.compiled, self.reaches))
 
     def reaches(self, path: str) -> bool:
         """
         See ``PathRouter``.
         """
-        for match in matches(self._compiled, path):
+        for match in matches(self.compiled, path):
             router = nested_router(match.application)
             if router is None or router.reaches(match.remaining.lstrip("/")):
                 return True
