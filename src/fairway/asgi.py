@@ -27,7 +27,7 @@ from fairway.conf import django_setting
 from fairway.consumers.hints import describe
 from fairway.exceptions import ConfigurationError
 from fairway.faults import Fault
-from fairway.ratelimits import admit_address
+from fairway.ratelimits import admit_address, connect_limits
 from fairway.routing import Match, ProtocolTypeRouter, UrlconfRouter
 from fairway.routing.census import count_in_urlconf, count_of
 from fairway.routing.surroundings import restore
@@ -133,7 +133,7 @@ class Application:
         """
         if not await admit(scope, receive, send):
             return
-        if not await admit_address(scope, receive, send):
+        if connect_limits() and not await admit_address(scope, receive, send):
             return
         place = await enter_place(scope)
         entered = enter()
@@ -168,7 +168,7 @@ class Application:
         """
         if not await admit_request(scope, receive, send):
             return
-        if not await admit_address(scope, receive, send):
+        if connect_limits() and not await admit_address(scope, receive, send):
             return
         scope["url_route"] = {"args": match.args, "kwargs": match.kwargs}
         scope["cookies"] = read_cookies(scope)

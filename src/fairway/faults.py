@@ -162,6 +162,31 @@ class Fault(StrEnum):
     """
     Messages had not left when the process had to end; they are lost.
     """
+    ORDER_NOT_SENT = "fairway.R501"
+    """
+    A login ended, and a process or connection could not be told; its sockets stay until the
+    next re-check.
+    """
+    ORDERS_NOT_HEARD = "fairway.R502"
+    """
+    A process cannot hear at present of logins that end elsewhere; as for R501.
+    """
+    RECHECK_FAILED = "fairway.R503"
+    """
+    The database could not be asked whether logins still hold; asked again after the interval.
+    """
+    LAYER_CARRIES_NO_ORDERS = "fairway.R504"
+    """
+    The default channel layer is none of Fairway's; as for R501, for what happens elsewhere.
+    """
+    CONNECTS_LIMITED = "fairway.R511"
+    """
+    An address or a user connects too often; it is refused with 429.
+    """
+    MESSAGES_LIMITED = "fairway.R512"
+    """
+    An address or a user sends too many messages; the WebSocket is closed with 1008.
+    """
     PAGES_BUSY = "fairway.R601"
     """
     As many pages wait for a thread as may; what comes meanwhile is answered with 503.

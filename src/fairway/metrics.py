@@ -221,6 +221,11 @@ messages_sent = Counter(
     "fairway_messages_sent_total", "Messages written to WebSockets and event streams."
 )
 refusals = LabelledCounter("fairway_refusals_total", "reason", "Requests refused by the server.")
+rate_limited = LabelledCounter(
+    "fairway_rate_limited_total",
+    "limit",
+    "Connects refused and WebSockets closed because an address or a user came too often.",
+)
 drops = LabelledCounter("fairway_drops_total", "reason", "Messages that reached nobody, by reason.")
 closes = LabelledCounter(
     "fairway_closes_total", "code", "WebSockets closed by the server, by code."

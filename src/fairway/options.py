@@ -18,10 +18,12 @@ from fairway.exceptions import ConfigurationError
 __all__ = [
     "AREAS",
     "IPCOptions",
+    "IdentityOptions",
     "LayerOptions",
     "Options",
     "PageOptions",
     "ProjectOptions",
+    "RateOptions",
     "ServerOptions",
     "validate",
 ]
@@ -353,12 +355,95 @@ class PageOptions:
     )
 
 
-Options: TypeAlias = ServerOptions | LayerOptions | IPCOptions | ProjectOptions | PageOptions
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityOptions:
+    """
+    How long a login is taken to hold.
+    """
+
+    recheck_interval: float = option(
+        60.0,
+        "Time between questions to the database whether the logins behind open connections hold; "
+        "0 asks none.",
+        unit="s",
+        minimum=0,
+        maximum=86400,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateOptions:
+    """
+    How often one address or one user may connect and send; each process counts for itself.
+    """
+
+    connects_per_address: int = option(
+        0,
+        "WebSockets, and requests to HTTP consumers, that one address may begin; 0 for any number.",
+        unit="per minute",
+        minimum=0,
+        maximum=1000000,
+    )
+    connects_per_user: int = option(
+        0,
+        "WebSockets, and requests to HTTP consumers, that one user may begin; 0 for any number.",
+        unit="per minute",
+        minimum=0,
+        maximum=1000000,
+    )
+    connects_burst: int = option(
+        0,
+        "How many of these may come at once; 0 for those of a minute.",
+        unit="connects",
+        minimum=0,
+        maximum=1000000,
+    )
+    messages_per_address: int = option(
+        0,
+        "WebSocket messages that one address may send; 0 for any number.",
+        unit="per minute",
+        minimum=0,
+        maximum=10000000,
+    )
+    messages_per_user: int = option(
+        0,
+        "WebSocket messages that one user may send; 0 for any number.",
+        unit="per minute",
+        minimum=0,
+        maximum=10000000,
+    )
+    messages_burst: int = option(
+        0,
+        "How many of these may come at once; 0 for those of a minute.",
+        unit="messages",
+        minimum=0,
+        maximum=10000000,
+    )
+    rate_entries_max: int = option(
+        16384,
+        "Addresses or users that one of these limits remembers.",
+        unit="entries",
+        minimum=16,
+        maximum=10000000,
+    )
+
+
+Options: TypeAlias = (
+    ServerOptions
+    | LayerOptions
+    | IPCOptions
+    | ProjectOptions
+    | RateOptions
+    | PageOptions
+    | IdentityOptions
+)
 
 AREAS: dict[type[Any], str] = {
     ServerOptions: "",
     ProjectOptions: "",
+    RateOptions: "",
     PageOptions: "",
+    IdentityOptions: "",
     LayerOptions: "LAYER_",
     IPCOptions: "IPC_",
 }

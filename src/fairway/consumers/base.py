@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from asgiref.sync import async_to_sync
 
-from fairway import threads
+from fairway import revocation, threads
 from fairway.consumers.application import application_of
 from fairway.consumers.handlers import find_handler, get_handler_name, report
 from fairway.consumers.hints import explain
@@ -31,6 +31,7 @@ from fairway.exceptions import (
     StopConsumer,
 )
 from fairway.layers.registry import DEFAULT_CHANNEL_LAYER, get_channel_layer
+from fairway.ratelimits import admit_connect, connect_limits, count_messages
 from fairway.types import Message, Receive, Scope, Send
 from fairway.wire import codes
 
@@ -70,6 +71,15 @@ class UrlKwargs:
         return kwargs
 
 
+class LoginRequired:
+    """
+    Says what holds for a class that says nothing: what Django's middleware says of views.
+    """
+
+    def __get__(self, consumer: Any, owner: type) -> bool:
+        return required_by_default()
+
+
 class AsyncConsumer:
     """
     Handles one scope with methods that are coroutines.
@@ -77,7 +87,10 @@ class AsyncConsumer:
     Attributes:
         channel_layer_alias: Which channel layer to use.
         login_required: Whether a WebSocket is refused (HTTP 403), and a request answered with
-            401, unless a user is logged in.
+            401, unless a user is logged in. By default True where ``MIDDLEWARE`` has Django's
+            ``LoginRequiredMiddleware``, else False.
+        messages_per_address, messages_per_user, messages_burst: Limits on WebSocket messages to
+            this class in the place of those in the settings; 0 for none. See ``RateOptions``.
         scope: The ASGI scope.
         url_kwargs: The named parts of the route that led here, converted.
         channel_layer: The channel layer, or None if there is none of that alias.
@@ -99,7 +112,10 @@ class AsyncConsumer:
     __joined: set[str] | None = None
 
     channel_layer_alias: str = DEFAULT_CHANNEL_LAYER
-    login_required: bool = False
+    login_required: Any = LoginRequired()
+    messages_per_address: int | None = None
+    messages_per_user: int | None = None
+    messages_burst: int | None = None
     url_kwargs = UrlKwargs()
 
     scope: Scope
@@ -125,10 +141,12 @@ class AsyncConsumer:
         self.base_send = async_to_sync(send) if self._sync else send
         if self.login_required and not await self.__admit(receive, send):
             return
+        if connect_limits() and not await admit_connect(scope, receive, send):
+            return
         self.channel_layer = get_channel_layer(self.channel_layer_alias)
         if self.channel_layer is not None:
             self.channel_name = await self.channel_layer.new_channel()
-        source = self._fairway_open_source(receive, send)
+        source = count_messages(self._fairway_open_source(receive, send), self, send)
         self.__attached = source.attached
         try:
             last = await self.__handle_events(source)
@@ -142,6 +160,7 @@ class AsyncConsumer:
             await self.__end(last)
         finally:
             source.stop()
+            revocation.leave(scope)
             threads.leave(entered)
 
     async def __handle_events(self, source: Source) -> Message:
@@ -248,7 +267,7 @@ class AsyncConsumer:
         if "user" not in self.scope:
             raise ConfigurationError(
                 f"{type(self).__qualname__} has login_required, but its scope has no user. "
-                "Hint: put AuthMiddlewareStack around its routes."
+                "Hint: put AuthMiddlewareStack around its routes, or set login_required = False."
             )
         if self.scope["user"].is_authenticated:
             return True
