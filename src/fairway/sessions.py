@@ -22,6 +22,7 @@ from django.http import parse_cookie
 from django.utils.functional import LazyObject
 from django.utils.http import http_date
 
+from fairway.callables import single_callable
 from fairway.db import database_sync_to_async
 from fairway.session_stores import merging_store
 from fairway.types import Message, Receive, Scope, Send
@@ -62,7 +63,7 @@ class CookieMiddleware:
     """
 
     def __init__(self, inner: Any) -> None:
-        self.inner = inner
+        self.inner = single_callable(inner, type(self).__name__)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """
@@ -252,7 +253,7 @@ class SessionMiddleware:
     """
 
     def __init__(self, inner: Any) -> None:
-        self.inner = inner
+        self.inner = single_callable(inner, type(self).__name__)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """

@@ -16,12 +16,12 @@ from contextlib import suppress
 from typing import Any
 
 from fairway import metrics
+from fairway.callables import single_callable
 from fairway.cli import life_of, make_threads
 from fairway.conf import resolve_server_options
 from fairway.exceptions import ConfigurationError, NoHandler, StopConsumer
 from fairway.faults import Fault
 from fairway.options import ServerOptions
-from fairway.routing import single_callable
 from fairway.server.place import Alone
 from fairway.server.run import end_soon, loop_factory
 from fairway.types import Message, Scope

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.utils.http import is_same_domain
 
 from fairway import metrics
+from fairway.callables import single_callable
 from fairway.consumers.websocket import AsyncWebsocketConsumer
 from fairway.faults import Fault
 from fairway.security.origins import deny, origin_header, parsed, shown
@@ -40,7 +41,7 @@ class OriginValidator:
     """
 
     def __init__(self, application: Any, allowed_origins: Iterable[str]) -> None:
-        self.application = application
+        self.application = single_callable(application, "OriginValidator")
         self.allowed_origins = allowed_origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
