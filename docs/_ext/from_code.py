@@ -4,7 +4,8 @@ What the pages take from the code while they are built, so that it is written do
 - ``<!-- options -->`` becomes a table for each area of options.
 - ``<!-- close codes -->`` becomes the table of close codes.
 - Each list of links below a heading of the index becomes a part of the table of contents.
-- A link to a file of the project that is no page becomes its name.
+- A link to a file of the project that is no page becomes its name, and one that shows the name
+  of a page shows its title.
 - What a module says at its top is for those who work on it and left out, but for the tree of
   exceptions.
 """
@@ -24,7 +25,7 @@ from fairway.wire.codes import CLOSE_CODES
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-__all__ = ["close_codes", "options", "setup", "with_contents", "without_links_out"]
+__all__ = ["close_codes", "options", "setup", "with_contents", "with_titles", "without_links_out"]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -75,6 +76,13 @@ def without_links_out(text: str, depth: int) -> str:
     return re.sub(rf"\[([^]]*)\]\({out}[^)]*\)", r"\1", text)
 
 
+def with_titles(text: str) -> str:
+    """
+    Have links that show the name of a page's file show the title that they lead to.
+    """
+    return re.sub(r"\[[\w/.-]+\.md\](?=\([\w/.-]+\.md(?:#[\w-]+)?\))", "[]", text)
+
+
 def _complete(app: Sphinx, page: str, source: list[str]) -> None:
     """
     Complete the source of one page.
@@ -82,7 +90,7 @@ def _complete(app: Sphinx, page: str, source: list[str]) -> None:
     text = source[0]
     if page == "index":
         text = with_contents(text)
-    text = without_links_out(text, page.count("/"))
+    text = with_titles(without_links_out(text, page.count("/")))
     text = text.replace("<!-- options -->", options())
     source[0] = text.replace("<!-- close codes -->", close_codes())
 
@@ -110,7 +118,7 @@ def _area(area: type[Any], prefix: str) -> str:
     hints = get_type_hints(area)
     heading = area.__name__.removesuffix("Options") or area.__name__
     rows = (_row(area, prefix, spec, hints[spec.name]) for spec in fields(area))
-    columns = ("Key, flag, variable", "Type", "Default", "Bounds", "Meaning")
+    columns = ("Key, flag, variable", "Takes", "Default", "Meaning")
     return f"## {heading}\n\n{inspect.getdoc(area)}\n\n{_table(columns, rows)}"
 
 
@@ -118,9 +126,8 @@ def _row(area: type[Any], prefix: str, spec: Field[Any], hint: Any) -> tuple[str
     rules = spec.metadata
     return (
         "<br>".join(f"`{name}`" for name in _names(area, prefix, spec)),
-        _kind(hint),
+        ", ".join(filter(None, [_kind(hint), _bounds(rules)])),
         _default(spec.default, rules["unit"]),
-        _bounds(rules),
         rules["help"].replace("<", "\\<"),
     )
 
@@ -156,12 +163,12 @@ def _bounds(rules: Any) -> str:
     Say which values are accepted.
     """
     if rules["choices"]:
-        return ", ".join(f"`{choice}`" for choice in rules["choices"])
+        return " or ".join(f"`{choice}`" for choice in rules["choices"])
     if rules["pattern"]:
         return str(rules["pattern"][1])
     low, high = rules["minimum"], rules["maximum"]
     if high is not None:
-        return f"{low or 0:.10g} to {high:.10g}"
+        return f"from {low or 0:.10g} to {high:.10g}"
     return "" if low is None else f"from {low:.10g}"
 
 

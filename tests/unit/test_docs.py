@@ -40,6 +40,7 @@ PRIVATE = {
         "Application",
         "Pages",
         "Resolution",
+        "describe_routes",
         "import_application",
         "resolve_application",
     },
@@ -48,7 +49,14 @@ PRIVATE = {
     "fairway.db": {"cleanup_due", "close_old_connections"},
     "fairway.layers": {"ChannelLayerManager"},
     "fairway.routing": {"Match", "UrlconfRouter", "single_callable"},
-    "fairway.security": {"Refusal", "WebsocketDenier", "admit", "refusal"},
+    "fairway.security": {
+        "Refusal",
+        "WebsocketDenier",
+        "admit",
+        "admit_request",
+        "refusal",
+        "request_refusal",
+    },
     "fairway.sessions": {"InstanceSessionWrapper", "open_session", "read_cookies"},
 }
 """
@@ -110,12 +118,12 @@ def test_options(from_code: dict[str, Any]) -> None:
             assert f"`FAIRWAY_{prefix}{spec.name.upper()}` |" in table
     drain, port = "Time over which a stopping server", "Port to listen on; 0 takes a free one."
     for row in (
-        f"| `DRAIN`<br>`--drain`<br>`FAIRWAY_DRAIN` | number | `25.0` s | 0 to 3600 | {drain}",
-        f"| `--port`<br>`PORT`<br>`FAIRWAY_PORT` | whole number | `8000` | 0 to 65535 | {port} |",
-        "| `ACCESS_LOG`<br>`--access-log`<br>`FAIRWAY_ACCESS_LOG` | yes or no | no |  | Log one",
+        f"| `DRAIN`<br>`--drain`<br>`FAIRWAY_DRAIN` | number, from 0 to 3600 | `25.0` s | {drain}",
+        f"| `--port`<br>`PORT`<br>`FAIRWAY_PORT` | whole number, from 0 to 65535 | `8000` | {port}",
+        "| `ACCESS_LOG`<br>`--access-log`<br>`FAIRWAY_ACCESS_LOG` | yes or no | no | Log one",
     ):
         assert f"\n{row}" in table
-    assert {cell.count(" | ") for cell in table.splitlines() if cell.startswith("|")} == {4}
+    assert {cell.count(" | ") for cell in table.splitlines() if cell.startswith("|")} == {3}
 
 
 def test_close_codes(from_code: dict[str, Any]) -> None:
@@ -154,6 +162,15 @@ def test_links_out(from_code: dict[str, Any], depth: int, text: str, shown: str)
     A link to what is no page becomes its text.
     """
     assert from_code["without_links_out"](text, depth) == shown
+
+
+def test_titles(from_code: dict[str, Any]) -> None:
+    """
+    A link that shows a file's name shows the title there; others stay.
+    """
+    text = "[a.md](a.md) [../a.md](../a.md#b-c) [this](a.md) [R101](a.md#r101)"
+    shown = "[](a.md) [](../a.md#b-c) [this](a.md) [R101](a.md#r101)"
+    assert from_code["with_titles"](text) == shown
 
 
 @each_page
