@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         WebsocketConsumer,
     )
     from fairway.layers.registry import get_channel_layer
+    from fairway.revocation import adisconnect, disconnect
 
 __version__ = "0.1.0"
 
@@ -38,7 +39,9 @@ _HOMES = {
     "SyncConsumer": "fairway.consumers.base",
     "WebsocketConsumer": "fairway.consumers.websocket",
     "abroadcast": "fairway.broadcasting",
+    "adisconnect": "fairway.revocation",
     "broadcast": "fairway.broadcasting",
+    "disconnect": "fairway.revocation",
     "get_channel_layer": "fairway.layers.registry",
 }
 
@@ -54,7 +57,9 @@ __all__ = [
     "WebsocketConsumer",
     "__version__",
     "abroadcast",
+    "adisconnect",
     "broadcast",
+    "disconnect",
     "get_channel_layer",
 ]
 

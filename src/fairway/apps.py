@@ -30,10 +30,11 @@ class FairwayConfig(AppConfig):
 
     def ready(self) -> None:
         """
-        Register the checks, show the logs, and put our ``runserver`` in front.
+        Register the checks, show the logs, hear of logins that end, put our ``runserver`` in front.
         """
         checks.register()
         configure_logging(getattr(settings, "LOGGING", None))
+        import_module("fairway.revocation.watch").begin()
         # What the project sends from an atexit handler of its own leaves by this one's, which
         # therefore has to be there first.
         import_module("fairway.layers.owner")

@@ -2,7 +2,7 @@
 Django's users in ``scope["user"]``, and logging in and out from a consumer.
 
 The user is read together with the session, in one hop to a thread, and only where
-the request names a session. Nothing here closes sockets.
+the request names a session. Closing what a login opened is the business of ``revocation``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ from django.contrib.auth import (
     user_logged_in,
     user_logged_out,
 )
+from django.contrib.sessions.backends.base import UpdateError
 from django.utils.crypto import constant_time_compare
 from django.utils.functional import LazyObject
 
+from fairway.callables import single_callable
 from fairway.db import database_sync_to_async
 from fairway.middleware import BaseMiddleware
+from fairway.revocation import enter, held_back, is_hash_valid, is_on, refresh
+from fairway.session_stores import Merging
 from fairway.sessions import CookieMiddleware, SessionMiddleware, open_session, read_cookies
 from fairway.types import Receive, Scope, Send
 
@@ -41,6 +45,7 @@ __all__ = [
     "identify",
     "login",
     "logout",
+    "set_user",
 ]
 
 
@@ -64,13 +69,12 @@ async def get_user(scope: Scope) -> AbstractBaseUser | AnonymousUser:
     return user
 
 
-@database_sync_to_async
-def login(scope: Scope, user: AbstractBaseUser | None, backend: str | None = None) -> None:
+async def login(scope: Scope, user: AbstractBaseUser | None, backend: str | None = None) -> None:
     """
     Log a user in: into the session, and into ``scope["user"]``.
 
-    The session gets a new key, and is emptied first if it was another user's. It is
-    not saved: over a WebSocket, save it with ``database_sync_to_async(session.save)()``.
+    The socket itself stays, whoever's it was. The session gets a new key, and is emptied first if
+    it was another user's. It is not saved: over a WebSocket, await ``session.asave()``.
 
     Args:
         scope: The consumer's scope, with a session.
@@ -80,6 +84,47 @@ def login(scope: Scope, user: AbstractBaseUser | None, backend: str | None = Non
 
     Raises:
         ValueError: There is no session, no user, or no telling which backend.
+    """
+    # This socket is none of those whose login ended.
+    with held_back():
+        await database_sync_to_async(_login)(scope, user, backend)
+        refresh(scope)
+
+
+async def logout(scope: Scope) -> None:
+    """
+    Log the scope's user out and delete the session with all it holds.
+
+    Other sockets of the session are closed. This one stays, as nobody's: ``close()`` it, or not.
+
+    Raises:
+        ValueError: There is no session in the scope.
+    """
+    with held_back():
+        await database_sync_to_async(_logout)(scope)
+        refresh(scope)
+
+
+async def set_user(consumer: Any, user: Any) -> None:
+    """
+    Put a user who proved to be one by other means than a session into a consumer's scope.
+
+    For a token in the first message, say. From then on the connection is that user's: logging
+    out everywhere, deactivation and ``fairway.disconnect(user=...)`` close it.
+
+    Args:
+        consumer: A consumer that runs.
+        user: Who it is; an ``AnonymousUser`` for nobody any more.
+    """
+    consumer.scope["user"] = user
+    refresh(consumer.scope)
+    if not is_on(consumer.scope):
+        enter(consumer.scope, getattr(consumer, "channel_name", None), consumer.channel_layer_alias)
+
+
+def _login(scope: Scope, user: AbstractBaseUser | None, backend: str | None) -> None:
+    """
+    Log in, in a thread.
     """
     session = _session(scope)
     user = scope.get("user") if user is None else user
@@ -98,13 +143,9 @@ def login(scope: Scope, user: AbstractBaseUser | None, backend: str | None = Non
     user_logged_in.send(sender=user.__class__, request=None, user=user)
 
 
-@database_sync_to_async
-def logout(scope: Scope) -> None:
+def _logout(scope: Scope) -> None:
     """
-    Log the scope's user out and delete the session with all it holds.
-
-    Raises:
-        ValueError: There is no session in the scope.
+    Log out, in a thread.
     """
     session = _session(scope)
     user = scope.get("user")
@@ -153,15 +194,6 @@ class AuthMiddleware(BaseMiddleware):
         if isinstance(scope["user"], LazyObject):
             scope["user"]._wrapped = await get_user(scope)  # noqa: SLF001 - how subclasses fill it
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        """
-        Run the inner application with a user in its scope.
-        """
-        scope = dict(scope)
-        self.populate_scope(scope)
-        await self.resolve_scope(scope)
-        return await super().__call__(scope, receive, send)
-
 
 class AuthMiddlewareStack:
     """
@@ -172,8 +204,8 @@ class AuthMiddlewareStack:
     """
 
     def __init__(self, inner: Any) -> None:
-        self.inner = inner
-        self._stack = CookieMiddleware(SessionMiddleware(AuthMiddleware(inner)))
+        self.inner = single_callable(inner, "AuthMiddlewareStack")
+        self._stack = CookieMiddleware(SessionMiddleware(AuthMiddleware(self.inner)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """
@@ -249,15 +281,19 @@ def _get_user_session_key(session: Any) -> Any:
 
 def _is_hash_valid(session: Any, user: AbstractBaseUser) -> bool:
     """
-    Whether a session was made with the user's present password, or under an older SECRET_KEY.
+    Whether a session was made with the user's present password, as far as is stored now.
+
+    What a scope holds may be days old: the password may have been changed in that session.
     """
-    if not hasattr(user, "get_session_auth_hash"):
+    if is_hash_valid(session.get(HASH_SESSION_KEY), user):
         return True
-    given = session.get(HASH_SESSION_KEY)
-    if not given:
+    if not isinstance(session, Merging):
         return False
-    accepted = (user.get_session_auth_hash(), *user.get_session_auth_fallback_hash())
-    return any(constant_time_compare(given, each) for each in accepted)
+    try:
+        session.refresh()
+    except UpdateError:
+        return False
+    return is_hash_valid(session.get(HASH_SESSION_KEY), user)
 
 
 def _is_session_of(session: Any, user: AbstractBaseUser, session_hash: str) -> bool:

@@ -20,6 +20,7 @@ from fairway import revocation, threads
 from fairway.consumers.application import application_of
 from fairway.consumers.handlers import find_handler, get_handler_name, report
 from fairway.consumers.hints import explain
+from fairway.consumers.login import LoginRequired
 from fairway.consumers.sources import Source, open_source
 from fairway.db import aclose_old_connections, cleanup_due, database_sync_to_async
 from fairway.exceptions import (
@@ -69,15 +70,6 @@ class UrlKwargs:
         route = consumer.scope.get("url_route") if consumer is not None else None
         kwargs: dict[str, Any] = route["kwargs"] if route else {}
         return kwargs
-
-
-class LoginRequired:
-    """
-    Says what holds for a class that says nothing: what Django's middleware says of views.
-    """
-
-    def __get__(self, consumer: Any, owner: type) -> bool:
-        return required_by_default()
 
 
 class AsyncConsumer:
@@ -149,6 +141,9 @@ class AsyncConsumer:
         source = count_messages(self._fairway_open_source(receive, send), self, send)
         self.__attached = source.attached
         try:
+            if "user" in scope or "session" in scope:
+                name = None if self.channel_layer is None else self.channel_name
+                revocation.enter(scope, name, self.channel_layer_alias)
             last = await self.__handle_events(source)
         except StopConsumer:
             await self.__leave_groups()

@@ -8,7 +8,7 @@ and no databases here; ``thread_connections`` knows the latter. Nothing but name
 file: ``calls`` for handlers, ``mapping`` for asgiref, ``pool``, ``seats``, ``lanes``, ``jobs``.
 """
 
-from fairway.threads.calls import enter, give_up, leave, rest
+from fairway.threads.calls import enter, give_up, leave, own_context, rest
 from fairway.threads.lanes import Lane, Ledger, Use, in_use
 from fairway.threads.mapping import Threads
 from fairway.threads.seats import Seat
@@ -23,5 +23,6 @@ __all__ = [
     "give_up",
     "in_use",
     "leave",
+    "own_context",
     "rest",
 ]

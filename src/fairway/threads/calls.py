@@ -8,6 +8,7 @@ server runs. Event-loop thread only, except where it says otherwise.
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from fairway.threads.mapping import LaneContext, Root, present
 if TYPE_CHECKING:
     from fairway.threads.lanes import Lane
 
-__all__ = ["enter", "give_up", "leave", "rest"]
+__all__ = ["enter", "give_up", "leave", "own_context", "rest"]
 
 
 def enter(*, page: bool = False) -> LaneContext | None:
@@ -37,6 +38,20 @@ def enter(*, page: bool = False) -> LaneContext | None:
     threads = root.threads
     context = LaneContext(threads, threads.pages if page else threads.consumers)
     present.set(context)
+    return context
+
+
+def own_context() -> Context:
+    """
+    Give a context for work that belongs to no connection: empty but for a lane of its own.
+
+    The lane is of the threads for consumers, and there only under a Fairway server.
+    """
+    context = Context()
+    root = present.get(None)
+    if isinstance(root, Root):
+        threads = root.threads
+        context.run(present.set, LaneContext(threads, threads.consumers))
     return context
 
 

@@ -1,0 +1,467 @@
+"""
+The roll: whose connections are open on one event loop, and closing them when told to.
+
+Connections stand in it by text ids only, with the server's end or the channel by which each is
+closed; an entry goes with its connection. A loop that has any hears the orders of all processes
+through one group of the channel layer, and has the database asked now and then (``recheck``).
+A roll belongs to its loop; the functions here that say so may be called from anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from fairway import conf
+from fairway.exceptions import FairwayError
+from fairway.faults import Fault
+from fairway.layers.codec import Envelope
+from fairway.layers.layer import ChannelLayer
+from fairway.layers.notices import Notices
+from fairway.layers.registry import get_channel_layer
+from fairway.options import IdentityOptions
+from fairway.queues import Expiring
+from fairway.revocation import recheck
+from fairway.revocation.members import Index, Member
+from fairway.revocation.names import control_group, unseal
+from fairway.threads import own_context
+from fairway.types import Message, Scope
+from fairway.wire import codes
+
+__all__ = ["ORDER", "Roll", "enter", "exist", "hear_everywhere", "is_on", "leave", "refresh"]
+
+logger = logging.getLogger("fairway.auth")
+
+ORDER = "fairway.identity"
+"""
+The ``type`` of orders.
+"""
+
+GRACE_SECONDS = 0.25
+"""
+Time for who changed their own password to get the session saved that goes on.
+"""
+
+ROTATION_SECONDS = 5.0
+"""
+Time that a session under a new key gets to be saved.
+"""
+
+RECENT_SECONDS = 10.0
+RECENT_MAX = 1024
+"""
+For how long, and how many, ended sessions are remembered: for connections that looked at theirs
+just before it ended, and enter the roll just after.
+"""
+
+
+class Ear:
+    """
+    The inbox of a roll's channel.
+    """
+
+    def __init__(self, hear: Callable[[dict[str, Any]], None]) -> None:
+        self._hear = hear
+        self.capacity = 1
+        self.idle = True
+
+    def put(self, item: Expiring) -> bool:
+        """
+        See ``types.Inbox``: an order is followed at once.
+        """
+        assert isinstance(item, Envelope)  # noqa: S101 - nothing else comes from a layer
+        try:
+            self._hear(item.message())
+        except Exception:
+            # Other members of the group are behind this one, and the next orders.
+            logger.exception("An order about logins could not be followed")
+        return True
+
+    async def next_event(self) -> Message | Expiring:
+        """
+        See ``types.Inbox``; nobody asks, as nothing lies here.
+        """
+        raise NotImplementedError
+
+
+class Roll:
+    """
+    The connections of one event loop whose scope has, or may get, a user or a session.
+
+    Attributes:
+        loop: The loop.
+        members: All of them, by the identity of their scopes.
+        users: Those of each user, by name.
+        sessions: Those of each session, by digest.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.members: dict[int, Member] = {}
+        self.users: Index[str] = Index()
+        self.sessions: Index[bytes] = Index()
+        options, _ = conf.resolve_options(IdentityOptions)
+        self._interval = options.recheck_interval
+        self._context = own_context()
+        self._notices = Notices(logger)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._listening: asyncio.Task[None] | None = None
+        self._stop_listening: Callable[[], None] | None = None
+        self._to_look_at: set[str] = set()
+        self._ended: OrderedDict[bytes, float] = OrderedDict()
+        self._rotated: OrderedDict[bytes, float] = OrderedDict()
+        if self._interval:
+            self._later(self._interval, self._recheck)
+
+    # --- Who is here -------------------------------------------------------------------------
+
+    def enter(self, scope: Scope, member: Member) -> None:
+        """
+        Add a connection.
+        """
+        self.members[id(scope)] = member
+        self.place(member, scope)
+
+    def leave(self, scope_id: int) -> bool:
+        """
+        Take a connection out, if it is in; whether none is left.
+        """
+        member = self.members.pop(scope_id, None)
+        if member is None:
+            return False
+        self._unplace(member)
+        if self.members:
+            return False
+        self._close()
+        return True
+
+    def place(self, member: Member, scope: Scope) -> None:
+        """
+        Note whose a connection is now.
+        """
+        self._unplace(member)
+        member.read(scope)
+        if member.user is not None:
+            self.users.add(member.user, member)
+        if member.session is not None:
+            self.sessions.add(member.session, member)
+            if self._is_recent(self._ended, member.session, RECENT_SECONDS):
+                self.loop.call_soon(self._end, member, codes.UNAUTHENTICATED, "")
+        if (self.users or self.sessions) and self._listening is None:
+            self._listening = self._spawn(self._listen())
+
+    def _unplace(self, member: Member) -> None:
+        if member.user is not None:
+            self.users.discard(member.user, member)
+        if member.session is not None:
+            self.sessions.discard(member.session, member)
+
+    # --- Orders ------------------------------------------------------------------------------
+
+    def hear(self, order: dict[str, Any]) -> None:
+        """
+        Follow one order.
+        """
+        match order:
+            case {"do": "close", "user": str(user), "code": int(code), "reason": str(reason)}:
+                self._end_all(self.users.of(user), code, reason)
+            case {"do": "close", "session": bytes(key), "code": int(code), "reason": str(reason)}:
+                if code == codes.UNAUTHENTICATED:
+                    self._remember(self._ended, key)
+                self._end_all(self.sessions.of(key), code, reason)
+            case {"do": "look", "user": str(user)}:
+                self._look_at(user)
+            case {"do": "move", "session": bytes(old), "sealed": bytes(sealed)}:
+                self._rotate(old, unseal(sealed))
+
+    def _look_at(self, user: str) -> None:
+        """
+        Have the database asked about one user, soon, together with others.
+        """
+        if self.users.of(user):
+            if not self._to_look_at:
+                self._later(GRACE_SECONDS, self._look)
+            self._to_look_at.add(user)
+
+    def _look(self) -> None:
+        users, self._to_look_at = self._to_look_at, set()
+        members = [member for user in users for member in self.users.of(user)]
+        self._spawn(self._check(members, final=True))
+
+    def _rotate(self, old: bytes, key: str | None) -> None:
+        """
+        Have a session's connections go on under its new key.
+        """
+        for member in self.sessions.of(old):
+            self.sessions.discard(old, member)
+            member.rotate(key)
+            if member.session is not None:
+                self.sessions.add(member.session, member)
+                self._remember(self._rotated, member.session)
+
+    # --- Closing -----------------------------------------------------------------------------
+
+    def _end_all(self, members: list[Member], code: int, reason: str) -> None:
+        for member in members:
+            self._end(member, code, reason)
+
+    def _end(self, member: Member, code: int, reason: str) -> None:
+        """
+        Close one connection: by the server's own end, else through its channel.
+        """
+        if member.outbox is not None:
+            member.outbox.close(code, reason)
+        elif member.channel is not None:
+            self._spawn(self._tell(member, code, reason))
+
+    async def _tell(self, member: Member, code: int, reason: str) -> None:
+        """
+        Have a consumer close its own connection, as a group would.
+        """
+        message = {"type": "websocket.close", "code": code, "reason": reason}
+        try:
+            await get_channel_layer(member.layer).send(member.channel, message)
+        except Exception as error:  # noqa: BLE001 - of any layer; the next re-check tries again
+            self._notices.say(
+                "tell",
+                f"a connection whose login ended could not be told: %s [{Fault.ORDER_NOT_SENT}]",
+                error,
+            )
+
+    # --- The database ------------------------------------------------------------------------
+
+    def _recheck(self) -> None:
+        """
+        Have the database asked about everybody, and again after the interval.
+        """
+        self._later(self._interval, self._recheck)
+        if (self.users or self.sessions) and self._listening is None:
+            self._listening = self._spawn(self._listen())
+        self._spawn(self._check(list(self.members.values()), final=False))
+
+    async def _check(self, members: list[Member], *, final: bool) -> None:
+        """
+        Ask the database about some connections, and close those that have to end.
+
+        Args:
+            members: Which.
+            final: Whether one answer is enough; otherwise who is to be closed is asked about
+                again after the grace, as a session may just have been given a new key.
+        """
+        try:
+            ended = await recheck.find_ended(members)
+        except Exception as error:  # noqa: BLE001 - a database that is away ends no connection
+            self._notices.say(
+                "recheck",
+                f"logins could not be checked: %s: %s [{Fault.RECHECK_FAILED}]",
+                type(error).__name__,
+                error,
+            )
+            return
+        again = [member for member in ended if self._may_yet_be_saved(member)]
+        if again:
+            retry = partial(self._check_again, again)
+            self._later(ROTATION_SECONDS, retry)
+        ended = [member for member in ended if member not in again and member in self]
+        if final:
+            self._end_all(ended, codes.UNAUTHENTICATED, "")
+        elif ended:
+            self._later(GRACE_SECONDS, partial(self._check_again, ended))
+
+    def _check_again(self, members: list[Member]) -> None:
+        self._spawn(self._check([each for each in members if each in self], final=True))
+
+    def __contains__(self, member: Member) -> bool:
+        return member.scope_id in self.members
+
+    def _may_yet_be_saved(self, member: Member) -> bool:
+        """
+        Whether a connection's session was given a new key so recently that it is still at work.
+        """
+        key = member.session
+        return key is not None and self._is_recent(self._rotated, key, ROTATION_SECONDS)
+
+    # --- Listening ---------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        """
+        Join the group of orders; tried again with each re-check until it works.
+        """
+        layer = get_channel_layer()
+        if not isinstance(layer, ChannelLayer):
+            self._notices.say(
+                "foreign",
+                f"the channel layer is a {type(layer).__name__}, none of Fairway's: logins that "
+                "end in other processes are noticed by the re-check alone "
+                f"[{Fault.LAYER_CARRIES_NO_ORDERS}]",
+            )
+            return
+        channel = await layer.new_channel("identity")
+        layer.attach(channel, inbox=Ear(self.hear))
+        try:
+            await layer.group_add(control_group(), channel)
+        except BaseException as error:
+            layer.detach(channel)
+            self._listening = None
+            if not isinstance(error, FairwayError):
+                raise
+            self._notices.say(
+                "listen",
+                f"logins that end are not heard of at present: %s [{Fault.ORDERS_NOT_HEARD}]",
+                error,
+            )
+        else:
+            self._stop_listening = partial(layer.detach, channel)
+
+    def _close(self) -> None:
+        """
+        Stop whatever is under way: nobody is here any more.
+        """
+        if self._stop_listening is not None:
+            self._stop_listening()
+        elif self._listening is not None:
+            self._listening.cancel()
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+
+    # --- Helpers -----------------------------------------------------------------------------
+
+    def run(self, function: Callable[..., None], *args: Any) -> None:
+        """
+        Call a function on the loop: at once if this is it. From any thread.
+        """
+        if _running_loop() is self.loop:
+            function(*args)
+        elif not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(function, *args)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self.loop.create_task(work, context=self._context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _later(self, seconds: float, function: Callable[[], None]) -> None:
+        """
+        Call a function after a time, unless everybody has left by then.
+        """
+
+        def run() -> None:
+            self._timers.discard(timer)
+            function()
+
+        timer = self.loop.call_later(seconds, run, context=self._context)
+        self._timers.add(timer)
+
+    def _remember(self, moments: OrderedDict[bytes, float], key: bytes) -> None:
+        moments[key] = self.loop.time()
+        moments.move_to_end(key)
+        while len(moments) > RECENT_MAX:
+            moments.popitem(last=False)
+
+    def _is_recent(self, moments: OrderedDict[bytes, float], key: bytes, seconds: float) -> bool:
+        return self.loop.time() - moments.get(key, -seconds) < seconds
+
+
+def enter(scope: Scope, channel: str | None, layer: str) -> None:
+    """
+    Put a connection on the roll of the running loop. Must be followed by ``leave``.
+
+    Args:
+        scope: The connection's; it must live until then.
+        channel: The consumer's channel, if there is a channel layer.
+        layer: That layer's alias.
+    """
+    loop = asyncio.get_running_loop()
+    roll = next((each for each in _rolls if each.loop is loop), None) or _begin(loop)
+    roll.enter(scope, Member(scope, channel, layer))
+
+
+def leave(scope: Scope) -> None:
+    """
+    Take a connection off the roll, if it is on one. From its loop, or when that has ended.
+    """
+    for roll in _rolls:
+        if roll.leave(id(scope)):
+            _end(roll)
+
+
+def refresh(scope: Scope) -> None:
+    """
+    Note that another user or session is in a scope. From any thread.
+    """
+    for roll in _rolls:
+        member = roll.members.get(id(scope))
+        if member is not None:
+            roll.run(roll.place, member, scope)
+
+
+def is_on(scope: Scope) -> bool:
+    """
+    Whether a connection is on a roll. From any thread.
+    """
+    return any(id(scope) in roll.members for roll in _rolls)
+
+
+def hear_everywhere(order: dict[str, Any]) -> None:
+    """
+    Follow an order in this process. From any thread.
+    """
+    for roll in _rolls:
+        roll.run(roll.hear, order)
+
+
+def exist() -> bool:
+    """
+    Whether any connection of this process is on a roll.
+    """
+    return bool(_rolls)
+
+
+def _begin(loop: asyncio.AbstractEventLoop) -> Roll:
+    global _rolls  # noqa: PLW0603 - replaced as a whole, so that readers need no lock
+    # Needed where "fairway" is not in INSTALLED_APPS; it imports this module by way of orders.
+    from fairway.revocation import watch
+
+    watch.begin()
+    roll = Roll(loop)
+    with _lock:
+        _rolls = (*(each for each in _rolls if not each.loop.is_closed()), roll)
+    return roll
+
+
+def _end(roll: Roll) -> None:
+    global _rolls  # noqa: PLW0603 - as above
+    with _lock:
+        _rolls = tuple(each for each in _rolls if each is not roll)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _at_fork() -> None:
+    """
+    Run in a forked child, which has none of the connections.
+    """
+    global _rolls, _lock  # noqa: PLW0603 - as above
+    _rolls = ()
+    _lock = threading.Lock()
+
+
+_rolls: tuple[Roll, ...] = ()
+_lock = threading.Lock()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_at_fork)
