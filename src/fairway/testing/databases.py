@@ -7,6 +7,7 @@ of Django's ``LiveServerThread`` do. Databases that live elsewhere are no busine
 
 from __future__ import annotations
 
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,16 @@ class SharedDatabases:
         for alias, each in self.connections.items():
             connections[alias] = each
 
+    def leave_here(self) -> None:
+        """
+        Close what the calling thread has opened; what is shared stays as it is.
+        """
+        for alias in self.connections:
+            # A thread that had nothing to do has not begun to use them.
+            with suppress(AttributeError):
+                del connections[alias]
+        connections.close_all()
+
 
 class SharedLedger:
     """
@@ -97,9 +108,9 @@ class SharedLedger:
 
     def close(self) -> None:
         """
-        See ``threads.Ledger``: closing a database in memory does nothing.
+        See ``threads.Ledger``: what is shared is the test's to close.
         """
-        connections.close_all()
+        self._databases.leave_here()
 
     @classmethod
     def maker(cls, databases: SharedDatabases) -> Any:

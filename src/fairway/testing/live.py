@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from django.apps import apps
 from django.conf import settings
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
-from django.db import connections
 from django.http import HttpRequest
 from django.test import modify_settings
 from django.views.static import serve
@@ -254,7 +253,7 @@ class LiveServer:
             self._error = error
         finally:
             if databases is not None:
-                connections.close_all()
+                databases.leave_here()
             ready.set()
 
     def _load(self) -> ASGIApplication:
