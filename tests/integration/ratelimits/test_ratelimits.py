@@ -4,6 +4,7 @@ Limits on connects and messages: who is counted, what the answer is, and what co
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
