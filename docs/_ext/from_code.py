@@ -2,7 +2,8 @@
 What the pages take from the code while they are built, so that it is written down once.
 
 - ``<!-- options -->`` becomes a table for each area of options.
-- ``<!-- close codes -->`` becomes the table of close codes.
+- ``<!-- close codes -->`` becomes the table of close codes, ``<!-- subcommands -->`` that of what
+  ``manage.py fairway`` can do.
 - Each list of links below a heading of the index becomes a part of the table of contents.
 - A link to a file of the project that is no page becomes its name, and one that shows the name
   of a page shows its title.
@@ -19,6 +20,7 @@ from dataclasses import Field, fields
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from fairway.conf import FAMILIAR_VARIABLES
+from fairway.management.subcommands import SUBCOMMANDS
 from fairway.options import AREAS, ServerOptions
 from fairway.wire.codes import CLOSE_CODES
 
@@ -56,6 +58,24 @@ def close_codes() -> str:
     return _table(("Code", "Means", "Comes back"), rows)
 
 
+def subcommands() -> str:
+    """
+    List what ``manage.py fairway`` can do.
+    """
+    rows = ((f"`fairway {name}`", found.help) for name, found in SUBCOMMANDS.items())
+    return _table(("Command", "Does"), rows)
+
+
+TABLES = {
+    "<!-- options -->": options,
+    "<!-- close codes -->": close_codes,
+    "<!-- subcommands -->": subcommands,
+}
+"""
+What stands in a page where a table is to be.
+"""
+
+
 def with_contents(index: str) -> str:
     """
     Put the links of each part of the index into a table of contents that carries its heading.
@@ -91,8 +111,9 @@ def _complete(app: Sphinx, page: str, source: list[str]) -> None:
     if page == "index":
         text = with_contents(text)
     text = with_titles(without_links_out(text, page.count("/")))
-    text = text.replace("<!-- options -->", options())
-    source[0] = text.replace("<!-- close codes -->", close_codes())
+    for mark, table in TABLES.items():
+        text = text.replace(mark, table())
+    source[0] = text
 
 
 def _shorten(

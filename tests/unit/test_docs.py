@@ -4,7 +4,9 @@ The pages under docs name what exists: options, settings, counters, checks, file
 
 from __future__ import annotations
 
+import ast
 import importlib
+import pkgutil
 import re
 import runpy
 from dataclasses import MISSING, fields
@@ -13,6 +15,8 @@ from typing import Any
 
 import pytest
 
+import fairway
+from fairway.management.subcommands import SUBCOMMANDS
 from fairway.options import AREAS, ServerOptions
 from fairway.wire.codes import CLOSE_CODES
 
@@ -33,6 +37,8 @@ KEYS = {
     for spec in fields(area)
     if spec.metadata["setting"]
 }
+
+SUBMODULES = {module.name for module in pkgutil.iter_modules(fairway.__path__)}
 
 PRIVATE = {
     "fairway": {"__version__"},
@@ -136,6 +142,18 @@ def test_close_codes(from_code: dict[str, Any]) -> None:
     assert "| 1012 | the server restarts | yes |" in rows
 
 
+def test_commands(from_code: dict[str, Any]) -> None:
+    """
+    The page of commands has each of them, those below ``manage.py fairway`` too.
+    """
+    text = (DOCS / "reference" / "commands.md").read_text()
+    assert "<!-- subcommands -->" in text
+    commands = (ROOT / "src" / "fairway" / "management" / "commands").glob("[!_]*.py")
+    assert {path.stem for path in commands} <= set(re.findall(r"`manage\.py (\w+)", text))
+    rows = from_code["subcommands"]().splitlines()[2:]
+    assert rows == [f"| `fairway {name}` | {each.help} |" for name, each in SUBCOMMANDS.items()]
+
+
 def test_contents(from_code: dict[str, Any]) -> None:
     """
     A part of the index becomes a table of contents with its heading; every page is in one, once.
@@ -237,6 +255,21 @@ def test_checks(page: Path) -> None:
     assert named <= known
     if page.stem == "checks":
         assert named == known
+
+
+@each_page
+def test_code(page: Path) -> None:
+    """
+    Python on a page is Python, and what it imports from Fairway, or names of it, is there.
+    """
+    for block in re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+        tree = compile(block, page.name, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("fairway"):
+                module = importlib.import_module(str(node.module))
+                assert all(hasattr(module, alias.name) for alias in node.names), block
+            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "fairway":
+                assert hasattr(fairway, node.attr) or node.attr in SUBMODULES, block
 
 
 @each_page
