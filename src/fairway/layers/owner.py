@@ -558,8 +558,13 @@ def _flush_in_children() -> None:
     """
     Have what was sent leave at the end of a child of multiprocessing or Celery, too.
 
-    Such a child ends without ``atexit``.
+    Such a child ends without ``atexit``; one of Celery's prefork pool has nothing but a signal.
     """
+    signals = sys.modules.get("celery.signals")
+    if signals is not None:
+        signals.worker_process_shutdown.connect(
+            _at_exit_of_celery, weak=False, dispatch_uid="fairway"
+        )
     for name in ("multiprocessing.util", "billiard.util"):
         util = sys.modules.get(name)
         if util is not None and name not in _flushed_by:
@@ -594,6 +599,13 @@ def _at_exit() -> None:
         )
     _io.stop(max(0.0, until - monotonic()))
     _is_parting = True
+
+
+def _at_exit_of_celery(**signal: Any) -> None:
+    """
+    Do as ``_at_exit`` before a child of Celery's prefork pool ends.
+    """
+    _at_exit()
 
 
 _owners: WeakSet[Owner] = WeakSet()
