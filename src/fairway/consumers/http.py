@@ -17,10 +17,11 @@ from typing import Any, ClassVar
 from django.conf import settings
 
 from fairway import metrics
-from fairway.consumers.base import AsyncConsumer
+from fairway.consumers.base import UNAUTHENTICATED, AsyncConsumer
 from fairway.consumers.sources import Source, open_source
 from fairway.exceptions import ClientDisconnected, StopConsumer
 from fairway.types import Message, Receive, Scope, Send
+from fairway.wire import codes
 
 __all__ = ["AsyncHttpConsumer", "Headers", "pairs_of"]
 
@@ -175,18 +176,21 @@ class AsyncHttpConsumer(AsyncConsumer):
         if message["type"] == "http.response.body":
             await self.send(message)
         elif message["type"] == "websocket.close":
-            await self._fairway_end_response()
+            await self._fairway_end_response(message)
         else:
             text = message.get("text")
             await self.send_body(
                 message["bytes"] if text is None else text.encode(), more_body=True
             )
 
-    async def _fairway_end_response(self) -> None:
+    async def _fairway_end_response(self, message: Message) -> None:
         """
-        End the response as a group says; one that has not begun is refused.
+        End the response as a ``websocket.close`` says; one that has not begun is refused.
         """
-        if not self._fairway_begun:
+        if not self._fairway_begun and message.get("code") == codes.UNAUTHENTICATED:
+            for part in UNAUTHENTICATED:
+                await self.send(part)
+        elif not self._fairway_begun:
             await self.send_response(403, b"")
         elif not self._fairway_complete:
             await self.send_body(b"")

@@ -116,7 +116,7 @@ class LongPollConsumer(AsyncHttpConsumer):
         Keep what a group sends to sockets.
         """
         if message["type"] == "websocket.close":
-            await self._fairway_end_response()
+            await self._fairway_end_response(message)
             return
         if message["type"] == "http.response.body":
             # A part of a stream, which an answer of its own form has no place for.

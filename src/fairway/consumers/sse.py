@@ -121,7 +121,7 @@ class EventStreamConsumer(AsyncHttpConsumer):
         Pass what a group sends to sockets on as an event.
         """
         if message["type"] == "websocket.close":
-            await self._fairway_end_response()
+            await self._fairway_end_response(message)
         elif message["type"] == "http.response.body":
             await self.send(message)
         elif message.get("text") is not None:

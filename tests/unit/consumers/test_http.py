@@ -487,11 +487,12 @@ class TestLongPoll:
         assert json.loads((await answer)["body"]) == {"cursor": None, "messages": [0, 1]}
         assert metrics.drops.values["full"] == before + 1
 
-    async def test_closed(self, layer: NotingLayer) -> None:
-        """A close of the group refuses the poll."""
+    @pytest.mark.parametrize(("code", "status"), [(4401, 401), (4000, 403)])
+    async def test_closed(self, layer: NotingLayer, code: int, status: int) -> None:
+        """A close of the group refuses the poll, by the status that says why."""
         _, answer = await self.poll()
-        await layer.group_send("news", {"type": "websocket.close", "code": 4401})
-        assert (await answer)["status"] == 403
+        await layer.group_send("news", {"type": "websocket.close", "code": code})
+        assert (await answer)["status"] == status
 
 
 async def test_many_requests_do_not_wake_each_other(layer: NotingLayer) -> None:
