@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from asgiref.testing import ApplicationCommunicator as BaseApplicationCommunicator
 
 from fairway import db
+from fairway.callables import single_callable
 from fairway.types import Message, Scope
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class ApplicationCommunicator(BaseApplicationCommunicator):
                 f"{application.__name__} lacks .as_asgi()", DeprecationWarning, _outside(self)
             )
             application = application.as_asgi()
+        application = single_callable(application, type(self).__name__)
         super().__init__(application, scope)  # type: ignore[no-untyped-call] # asgiref's
 
     @property

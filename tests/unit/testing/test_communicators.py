@@ -116,7 +116,7 @@ class TestWebsocket:
 
     async def test_runs_a_double_callable(self) -> None:
         """
-        An application of ASGI 2 works.
+        An application of ASGI 2 works, with a warning.
         """
 
         def application(scope: Any) -> Any:
@@ -126,7 +126,8 @@ class TestWebsocket:
 
             return run
 
-        communicator = WebsocketCommunicator(application, "/old/")
+        with pytest.warns(DeprecationWarning, match="application is an ASGI 2 application"):
+            communicator = WebsocketCommunicator(application, "/old/")
         assert await communicator.connect() == (True, "/old/")
         await communicator.wait()
 
