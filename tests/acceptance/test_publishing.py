@@ -256,9 +256,9 @@ class Site:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """
-        Run a test.
+        Run a test. Each wait in it has its own limit.
         """
-        return self._run(asyncio.wait_for(coroutine, 18))
+        return self._run(coroutine)
 
     async def begin(self) -> None:
         """
@@ -387,6 +387,7 @@ def test_views_under_gunicorn(site: Site, flags: tuple[str, ...]) -> None:
     site.run(check())
 
 
+@pytest.mark.slow(60, "Celery's worker starts, forks a child per task and ends")
 def test_tasks_of_celery(site: Site) -> None:
     """
     Prefork children, each of which ends after its task: all that they say last has left.
