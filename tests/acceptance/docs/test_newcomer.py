@@ -29,6 +29,7 @@ MILLISECONDS_MAX = 10_000
 PASSWORD = "swordfish-and-chips"
 
 FIRST = "Two tabs that chat"
+ROOMS = "Rooms"
 LAST = "In production"
 
 pytestmark = [
@@ -315,32 +316,45 @@ async def test_two_tabs(newcomer: Newcomer, server: Server, browser: Browser) ->
     assert "Traceback" not in command.output
 
 
+async def test_rooms(newcomer: Newcomer, server: Server, browser: Browser) -> None:
+    """
+    What the second section leads to: a message stays in its room.
+    """
+    newcomer.follow(sections()[ROOMS])
+    command = await server.begin(FIRST)
+    context = await browser.new_context()
+    kitchen, lobby, also = [
+        await open_tab(context, newcomer.address, f"/{room}/")
+        for room in ("kitchen", "lobby", "lobby")
+    ]
+    await say(lobby, "hello")
+    await sees(also, "hello")
+    assert not await kitchen.evaluate("log.textContent")
+    await command.stop(signal.SIGINT)
+
+
 async def test_the_rest(newcomer: Newcomer, server: Server, browser: Browser) -> None:
     """
-    What the other sections lead to: users, rooms, messages from signals and shell, a test.
+    What the other sections lead to: users, messages from signals and the shell, a test, production.
     """
-    headings = [heading for heading in sections() if heading != FIRST]
-    shell = []
-    for heading in headings:
+    while_it_serves = []
+    for heading in list(sections())[1:]:
         for step in sections()[heading]:
             if isinstance(step, CommandStep) and " shell " in step.line:
-                shell.append(step.line)
+                while_it_serves.append(step.line)
             elif isinstance(step, CommandStep) and "createsuperuser" in step.line:
                 await server.sign_up(step.line)
             else:
                 newcomer.follow([step])
-    assert [line for line in newcomer.typed if line.endswith("manage.py test")]
+    assert "python manage.py test" in newcomer.typed
     command = await server.begin(LAST)
     context = await log_in(browser, newcomer.address, "/lobby/")
     ada = await open_tab(context, newcomer.address, "/lobby/")
     await log_in(browser, newcomer.address, "/lobby/")
     await sees(ada, "ada is here")
-    for line in shell:
+    for line in while_it_serves:
         await asyncio.to_thread(newcomer.type, line)
         await sees(ada, "Lunch!")
-    elsewhere = await open_tab(context, newcomer.address, "/kitchen/")
-    again = await open_tab(context, newcomer.address, "/lobby/")
-    await say(again, "hello")
+    await say(await open_tab(context, newcomer.address, "/lobby/"), "hello")
     await sees(ada, "ada: hello")
-    assert not await elsewhere.evaluate("log.textContent")
     assert (await command.stop(signal.SIGINT))[0] == 0
