@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import global_settings
 
 import fairway
 from fairway.management.subcommands import SUBCOMMANDS
@@ -29,6 +30,15 @@ SOURCES = "".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.py
 FLAGS_OF_OTHERS = {"--database", "--deploy", "--help", "--layer", "--pid", "--preload", "--tag"}
 """
 Options of Django and py-spy that the pages mention.
+"""
+
+SETTINGS_OF_OTHERS = {
+    *("ASGI_APPLICATION", "CHANNEL_LAYERS", "WEB_CONCURRENCY"),
+    *("ATOMIC_REQUESTS", "CONN_HEALTH_CHECKS", "CONN_MAX_AGE", "DJANGO_SETTINGS_MODULE"),
+    "REMOTE_ADDR",
+}
+"""
+Settings, variables and keys that are none of ours and in no list of Django's.
 """
 
 KEYS = {
@@ -214,6 +224,9 @@ def test_settings(page: Path) -> None:
         *re.findall(r"\b(?:IPC|LAYER)_[A-Z_]+\b", text),
     ]
     assert set(named) <= KEYS.keys()
+    words = set(re.findall(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`", text)) - SETTINGS_OF_OTHERS
+    names = {word.removeprefix("FAIRWAY_") for word in words if not hasattr(global_settings, word)}
+    assert names <= KEYS.keys()
 
 
 @each_page
