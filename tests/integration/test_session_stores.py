@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
+from django.contrib.sessions.backends.file import SessionStore as FileStore
 from django.contrib.sessions.models import Session
 from django.core.cache import caches
 from django.db import connection
@@ -38,7 +39,12 @@ SessionStore = CustomStore
 
 
 @pytest.fixture(params=[*SHARED, "custom"])
-def store(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path) -> Iterator[Any]:
+def store(
+    request: pytest.FixtureRequest,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Any]:
     """
     Each engine that keeps sessions where several can get at them.
     """
@@ -47,7 +53,7 @@ def store(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path) ->
         if request.param == "custom"
         else f"django.contrib.sessions.backends.{request.param}"
     )
-    settings.SESSION_FILE_PATH = str(tmp_path)
+    monkeypatch.setattr(FileStore, "_storage_path", str(tmp_path), raising=False)
     yield engine()
     caches["default"].clear()
 

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth import views
 from django.contrib.auth.models import User
+from django.contrib.sessions.backends.file import SessionStore
+from django.core.cache import caches
 from django.http import HttpRequest, HttpResponse
 from django.test import Client
 from django.urls import clear_url_caches, path
@@ -158,6 +161,19 @@ def project(settings: Settings) -> Iterator[None]:
     yield
     clear_url_caches()
     assert roll._rolls == (), "a connection was left on the roll"
+
+
+@pytest.fixture(autouse=True)
+def session_files(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """
+    A folder for sessions in files, which the engine would else remember from an earlier test.
+    """
+    settings.SESSION_FILE_PATH = str(tmp_path)
+    monkeypatch.setattr(SessionStore, "_storage_path", str(tmp_path), raising=False)
+    yield tmp_path
+    caches["default"].clear()
 
 
 @pytest.fixture
