@@ -27,13 +27,16 @@ from fairway.options import (
 )
 
 __all__ = [
+    "Reading",
     "Source",
     "UnknownSetting",
     "changed_options",
     "django_setting",
+    "readings",
     "resolve_options",
     "resolve_server_options",
     "unknown_settings",
+    "unknown_variables",
 ]
 
 Source = Literal["default", "settings", "environment", "flag"]
@@ -62,6 +65,29 @@ class UnknownSetting(NamedTuple):
 
     key: str
     nearest: str | None
+
+
+class Reading(NamedTuple):
+    """
+    One option as it is at present.
+
+    Attributes:
+        key: Its key in the ``FAIRWAY`` dict, and behind ``FAIRWAY_`` in the environment.
+        value: What holds; what was written, if that is wrong.
+        unit: What a number counts.
+        source: Where the value came from.
+        where: The setting or variable that holds it; empty for a default.
+        variables: The variables that are read for it.
+        problem: What is wrong with it; empty for nothing.
+    """
+
+    key: str
+    value: Any
+    unit: str
+    source: Source
+    where: str
+    variables: list[str]
+    problem: str
 
 
 def resolve_server_options(
@@ -120,6 +146,32 @@ def changed_options(area: type[Options]) -> dict[str, Any]:
     return {name: getattr(options, name) for name, source in sources.items() if source != "default"}
 
 
+def readings(area: type[Options]) -> list[Reading]:
+    """
+    Read the options of one area one by one, so that a wrong value hides no other.
+
+    Raises:
+        ConfigurationError: ``FAIRWAY`` is no dict.
+    """
+    configured = _fairway()
+    hints = get_type_hints(area)
+    return [_read(area, spec, hints[spec.name], configured) for spec in fields(area)]
+
+
+def unknown_variables() -> list[UnknownSetting]:
+    """
+    Find the variables that begin like Fairway's and mean nothing, each with the nearest that does.
+    """
+    known = sorted(
+        f"FAIRWAY_{AREAS[area]}{spec.name.upper()}" for area in AREAS for spec in fields(area)
+    )
+    return [
+        UnknownSetting(name, next(iter(difflib.get_close_matches(name, known, 1)), None))
+        for name in sorted(os.environ)
+        if name.startswith("FAIRWAY_") and name not in known
+    ]
+
+
 def unknown_settings() -> list[UnknownSetting]:
     """
     Find the keys of the ``FAIRWAY`` dict that mean nothing, each with the nearest that does.
@@ -150,13 +202,39 @@ def _find(
     if flags.get(spec.name) is not None:
         return "flag", f"--{spec.name.replace('_', '-')}", flags[spec.name]
     key = prefix + spec.name.upper()
-    familiar = [name for name, field in FAMILIAR_VARIABLES.items() if field == spec.name]
-    for variable in [f"FAIRWAY_{key}", *(() if prefix else familiar)]:
+    for variable in _variables(spec, prefix):
         if os.environ.get(variable):
             return "environment", variable, os.environ[variable]
     if spec.metadata["setting"] and key in configured:
         return "settings", f"FAIRWAY[{key!r}]", configured[key]
     return None
+
+
+def _variables(spec: Field[Any], prefix: str) -> list[str]:
+    """
+    Name the variables that are read for one field, the one that wins first.
+    """
+    familiar = [name for name, field in FAMILIAR_VARIABLES.items() if field == spec.name]
+    return [f"FAIRWAY_{prefix}{spec.name.upper()}", *(() if prefix else familiar)]
+
+
+def _read(
+    area: type[Options], spec: Field[Any], kind: Any, configured: Mapping[str, Any]
+) -> Reading:
+    """
+    Read one option.
+    """
+    found = _find(spec, AREAS[area], configured, {})
+    source, where, value = found or ("default", "", spec.default)
+    problem = ""
+    try:
+        value = _convert(value, kind, where)
+        validate(area(**{spec.name: value}))
+    except ConfigurationError as error:
+        problem = str(error)
+    key = AREAS[area] + spec.name.upper()
+    variables = _variables(spec, AREAS[area])
+    return Reading(key, value, spec.metadata["unit"], source, where, variables, problem)
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from fairway.routing.hosts import chooser
+from fairway.routing.hosts import Fixed, chooser
 from fairway.routing.matching import Route, nested_router
 from fairway.routing.routers import ProtocolTypeRouter, URLRouter
 from fairway.routing.urlconf import consumer_tree
@@ -19,7 +19,11 @@ def count_in_urlconf() -> int | None:
     """
     Count the WebSocket consumers in the project's ``urls.py``; None if that varies by host.
     """
-    return None if chooser() is not None else _count([consumer_tree().sockets])
+    choosing = chooser()
+    if choosing is not None and not isinstance(choosing, Fixed):
+        return None
+    urlconf = None if choosing is None else choosing.urlconf
+    return _count([consumer_tree(urlconf).sockets])
 
 
 def count_of(application: Any) -> int | None:

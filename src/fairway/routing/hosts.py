@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -23,9 +24,24 @@ from fairway.faults import Fault
 from fairway.options import ProjectOptions
 from fairway.types import Scope
 
-__all__ = ["Chooser", "choose", "chooser"]
+__all__ = ["Chooser", "Fixed", "choose", "chooser"]
 
 Chooser = Callable[[Scope], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """
+    Gives every scope the same URL configuration.
+    """
+
+    urlconf: ModuleType
+
+    def __call__(self, scope: Scope) -> ModuleType:
+        """
+        Give it.
+        """
+        return self.urlconf
 
 
 @cache
@@ -42,8 +58,9 @@ def chooser() -> Chooser | None:
         return None
     found = _import(setting) if isinstance(setting, str) else setting
     if isinstance(found, ModuleType):
-        return lambda scope: found
-    return found
+        return Fixed(found)
+    choosing: Chooser = found
+    return choosing
 
 
 async def choose(scope: Scope) -> Any:

@@ -12,7 +12,7 @@ from django.urls import LocalePrefixPattern, URLPattern, URLResolver, get_resolv
 
 from fairway.exceptions import RouteNotFound
 from fairway.routing.callables import is_http_consumer, is_socket_consumer
-from fairway.routing.hosts import choose, chooser
+from fairway.routing.hosts import Fixed, choose, chooser
 from fairway.routing.matching import Match, Route, compile_routes, matches
 from fairway.routing.misses import describe
 from fairway.routing.surroundings import Undo, follows_browser, path_below, restore, surround
@@ -105,8 +105,8 @@ class UrlconfRouter:
         Raises:
             ConfigurationError: ``FAIRWAY["URLCONF"]`` leads nowhere.
         """
-        chooser()
-        consumer_tree()
+        choosing = chooser()
+        consumer_tree(choosing.urlconf if isinstance(choosing, Fixed) else None)
         follows_browser()
 
     def serves_requests(self) -> bool:

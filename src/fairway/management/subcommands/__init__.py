@@ -19,7 +19,7 @@ import django
 from django.core.management.base import CommandError
 
 from fairway.logs import configure_logging
-from fairway.management.subcommands import publish
+from fairway.management.subcommands import config, publish, routes
 
 __all__ = ["EPILOG", "SUBCOMMANDS", "Subcommand", "add_subcommands", "main", "run"]
 
@@ -41,7 +41,9 @@ class Subcommand(NamedTuple):
 
 
 SUBCOMMANDS: Mapping[str, Subcommand] = {
+    "config": Subcommand(config.HELP, config.add_arguments, config.run),
     "publish": Subcommand(publish.HELP, publish.add_arguments, publish.run),
+    "routes": Subcommand(routes.HELP, routes.add_arguments, routes.run),
 }
 
 EPILOG = f"There is also: {', '.join(f'fairway {name}' for name in SUBCOMMANDS)}."
