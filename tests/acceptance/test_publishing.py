@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from tests.acceptance.project import Command, Project
 
@@ -30,7 +32,7 @@ The ways to publish in synchronous code, as ``chat/saying.py`` knows them.
 SAYING = '''
 """Every way to say something to a room."""
 from asgiref.sync import async_to_sync
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, User
 from django.db import transaction
 from django.db.models.signals import post_save
 from django.dispatch import receiver
@@ -56,6 +58,8 @@ def say(room, way):
                 Group.objects.create(name=room)
                 transaction.set_rollback(True)
             Group.objects.create(name=room)
+    elif way == "disconnect":
+        fairway.disconnect(user=User.objects.get(username=room))
     else:
         raise LookupError(way)
 
@@ -74,6 +78,8 @@ async def asay(room, way):
         await fairway.get_channel_layer().group_send(group, message)
     elif way == "broadcast":
         fairway.broadcast(group, {"text": way})
+    elif way == "disconnect":
+        await fairway.adisconnect(group=group)
     else:
         raise LookupError(way)
 '''
@@ -102,6 +108,8 @@ class SyncConsumer(fairway.JsonWebsocketConsumer):
 """
 
 URLS = """
+from django.contrib.auth import login
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.http import HttpResponse
 from django.urls import path
@@ -112,6 +120,11 @@ from chat.saying import asay, say
 from chat.tasks import say_task
 
 fairway.broadcast("chat.loading", {"text": "loaded"})  # A preloading master sends before it forks.
+
+
+def enter(request, room):
+    login(request, User.objects.get_or_create(username=room)[0])
+    return HttpResponse("entered")
 
 
 def page(request, room, way):
@@ -132,6 +145,7 @@ async def async_page(request, room, way):
 
 
 urlpatterns = [
+    path("enter/<slug:room>/", enter),
     path("say/<slug:room>/<slug:way>/", page),
     path("asay/<slug:room>/<slug:way>/", async_page),
     path("ws/chat/<slug:room>/", ChatConsumer.as_asgi()),
@@ -180,6 +194,7 @@ CHILDREN = '''
 import asyncio
 import multiprocessing
 import os
+import re
 import sys
 import threading
 
@@ -193,7 +208,7 @@ def all_ways(room):
     django.setup()
     from chat.saying import say
 
-    for way in WAYS:
+    for way in (*WAYS, "disconnect"):
         say(room, way)
 
 
@@ -204,7 +219,7 @@ def in_a_loop(room):
 async def every_coroutine(room):
     from chat.saying import asay
 
-    for way in ASYNC_WAYS:
+    for way in (*ASYNC_WAYS, "disconnect"):
         await asay(room, way)
 
 
@@ -289,11 +304,18 @@ class Site:
 
     async def listen(self, room: str, kind: str = "chat") -> Ear:
         """
-        Open a socket to a room.
+        Open a socket to a room, as a user whose name is the room's.
         """
-        url = f"ws://{self.address}/ws/{kind}/{room}/"
-        opened = await self._stack.enter_async_context(connect(url, proxy=None, close_timeout=0.2))
-        return Ear(opened)
+        _, head = await get(self.address, f"/enter/{room}/")
+        found = re.search(rb"sessionid=\w+", head)
+        assert found, head
+        opening = connect(
+            f"ws://{self.address}/ws/{kind}/{room}/",
+            additional_headers={"Cookie": found[0].decode()},
+            proxy=None,
+            close_timeout=0.2,
+        )
+        return Ear(await self._stack.enter_async_context(opening))
 
     def room(self) -> str:
         """
@@ -323,17 +345,33 @@ class Ear:
         heard = [json.loads(await asyncio.wait_for(self.socket.recv(), 15)) for _ in range(number)]
         return [each["text"] for each in heard]
 
+    async def is_closed(self) -> None:
+        """
+        Show that nothing comes any more but the end, as of a login that was taken back.
+        """
+        await asyncio.wait_for(self.socket.wait_closed(), 15)
+        assert self.socket.close_code == 4401
+        with pytest.raises(ConnectionClosed):
+            await self.socket.recv()
 
-async def get(address: str, path: str) -> int:
+
+async def get(address: str, path: str) -> tuple[int, bytes]:
     """
-    Fetch a page and give its status.
+    Fetch a page; give its status, and all that came.
     """
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
     answer = await asyncio.wait_for(reader.read(), 15)
     writer.close()
-    return int(answer.split(b" ", 2)[1])
+    return int(answer.split(b" ", 2)[1]), answer
+
+
+async def status_of(address: str, path: str) -> int:
+    """
+    Fetch a page and give its status.
+    """
+    return (await get(address, path))[0]
 
 
 @pytest.fixture(scope="module")
@@ -371,15 +409,18 @@ def test_views_under_gunicorn(site: Site, flags: tuple[str, ...]) -> None:
         loading, room = await site.listen("loading"), site.room()
         ear = await site.listen(room)
         command, address = await gunicorn(site, *flags)
+        assert await status_of(address, f"/say/{room}/disconnect/?fail") == 500
         for way in WAYS:
-            assert await get(address, f"/say/{room}/{way}/?fail") == 500
-            assert await get(address, f"/say/{room}/{way}/") == 200
+            assert await status_of(address, f"/say/{room}/{way}/?fail") == 500
+            assert await status_of(address, f"/say/{room}/{way}/") == 200
         await loading.hears("loaded")
         # What is sent at once is sent, whatever becomes of the view: that is Channels' way.
         await ear.hears("broadcast", "strict", "abroadcast", "abroadcast")
         await ear.hears("group_send", "group_send", "signal")
-        await asyncio.gather(*(get(address, f"/say/{room}/broadcast/") for _ in range(20)))
+        await asyncio.gather(*(status_of(address, f"/say/{room}/broadcast/") for _ in range(20)))
         await ear.hears(*["broadcast"] * 20)
+        assert await status_of(address, f"/say/{room}/disconnect/") == 200
+        await ear.is_closed()
         status, output = await command.stop()
         assert status == 0, output
         assert "calls of the channel layer were lost" not in output
@@ -401,9 +442,11 @@ def test_tasks_of_celery(site: Site) -> None:
         flags = ["--concurrency", "1", "--max-tasks-per-child", "1", "--loglevel", "info", *quick]
         worker = await site.project.start(*program, *flags, environment=privileged())
         await worker.expect(r"celery@\S+ ready")
-        assert await get(site.address, f"/say/{room}/task/?ways={','.join(WAYS)}") == 200
+        assert await status_of(site.address, f"/say/{room}/task/?ways={','.join(WAYS)}") == 200
         # This broker of Celery's knows no order within a millisecond.
         assert sorted(await ear.next(len(WAYS))) == sorted(WAYS)
+        assert await status_of(site.address, f"/say/{room}/task/?ways=disconnect") == 200
+        await ear.is_closed()
         status, output = await worker.stop()
         assert status == 0, output
 
@@ -433,6 +476,8 @@ def test_scripts_threads_loops_and_children(site: Site) -> None:
             await ears[room].hears(*WAYS)
         for room in asynchronous:
             await ears[room].hears("broadcast", "abroadcast", "group_send")
+        for ear in ears.values():
+            await ear.is_closed()
 
     site.run(check())
 
@@ -445,10 +490,12 @@ def test_the_shell(site: Site) -> None:
     async def check() -> None:
         room = site.room()
         ear = await site.listen(room)
-        line = f"from chat.saying import say; [say('{room}', way) for way in {WAYS[::-1]}]"
+        ways = (*WAYS[::-1], "disconnect")
+        line = f"from chat.saying import say; [say('{room}', way) for way in {ways}]"
         shell = await site.project.manage("shell", "-v0", "-c", line)
         assert await shell.ended() == (0, "")
         await ear.hears(*WAYS[::-1])
+        await ear.is_closed()
 
     site.run(check())
 
@@ -478,15 +525,29 @@ def test_handlers_and_views_of_the_server_itself(site: Site) -> None:
     async def check() -> None:
         room = site.room()
         ear, sync = await site.listen(room), await site.listen(room, "sync")
+        others = [await site.listen(f"{room}-{number}") for number in range(4)]
         for way in ("broadcast", "abroadcast", "group_send"):
             await ear.socket.send(json.dumps(way))
             await ear.hears(way)
-            assert await get(site.address, f"/asay/{room}/{way}/") == 200
+            assert await status_of(site.address, f"/asay/{room}/{way}/") == 200
             await ear.hears(way)
         for way in WAYS:
             await sync.socket.send(json.dumps(way))
             await ear.hears(way)
-            assert await get(site.address, f"/say/{room}/{way}/") == 200
+            assert await status_of(site.address, f"/say/{room}/{way}/") == 200
             await ear.hears(way)
+
+        await others[0].socket.send(json.dumps("disconnect"))
+        await others[0].is_closed()
+        assert await status_of(site.address, f"/asay/{room}-1/disconnect/") == 200
+        await others[1].is_closed()
+        assert await status_of(site.address, f"/say/{room}-2/disconnect/") == 200
+        await others[2].is_closed()
+        # All that is this user's, the socket included whose handler says so.
+        await sync.socket.send(json.dumps("disconnect"))
+        await ear.is_closed()
+        await sync.is_closed()
+        await others[3].socket.send(json.dumps("broadcast"))
+        await others[3].hears("broadcast")
 
     site.run(check())
