@@ -30,9 +30,14 @@ if TYPE_CHECKING:
     from fairway.layers.brokers.base import Broker
     from fairway.types import Inbox, Outbox
 
-__all__ = ["ChannelLayer", "IPCChannelLayer", "InMemoryChannelLayer"]
+__all__ = ["INTERNAL", "ChannelLayer", "IPCChannelLayer", "InMemoryChannelLayer"]
 
 GROUP_NAME_BYTES_MAX = 1024
+
+INTERNAL = "fairway.internal."
+"""
+What the names of groups begin with that are Fairway's own.
+"""
 
 RUNTIME_DIR = "/tmp/fairway-{}"  # noqa: S108 - used only if it is this user's own
 """
@@ -336,9 +341,13 @@ class InMemoryChannelLayer(ChannelLayer):
     @property
     def groups(self) -> dict[str, dict[str, None]]:
         """
-        The groups with their channels, to look at in tests.
+        The project's groups with their channels, to look at in tests.
         """
-        return {group: dict.fromkeys(channels) for group, channels in self.hub.groups.items()}
+        return {
+            group: dict.fromkeys(channels)
+            for group, channels in self.hub.groups.items()
+            if not group.startswith(INTERNAL)
+        }
 
 
 class IPCChannelLayer(ChannelLayer):

@@ -16,7 +16,29 @@ from django.contrib.auth import SESSION_KEY, get_user_model
 from django.utils.crypto import salted_hmac
 from django.utils.functional import LazyObject, empty
 
-__all__ = ["digest", "is_of_project", "seal", "session_key_of", "unseal", "user_of", "user_text"]
+from fairway.layers.layer import INTERNAL
+
+__all__ = [
+    "control_group",
+    "digest",
+    "is_of_project",
+    "seal",
+    "session_key_of",
+    "unseal",
+    "user_of",
+    "user_text",
+    "user_text_in",
+]
+    "control_group",
+    "digest",
+    "is_of_project",
+    "seal",
+    "session_key_of",
+    "unseal",
+    "user_of",
+    "user_text",
+    "user_text_in",
+]
 
 SALT = "fairway.revocation"
 
@@ -107,7 +129,7 @@ def control_group() -> str:
     """
     Name the one group that all orders go to; nobody can guess it and join.
     """
-    return f"fairway.identity.{salted_hmac(SALT, 'group').hexdigest()[:32]}"
+    return f"{INTERNAL}{salted_hmac(SALT, 'group').hexdigest()[:32]}"
 
 
 def _pad(nonce: bytes) -> bytes:
