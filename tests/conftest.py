@@ -25,8 +25,10 @@ LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
 }
+# Kinds whose tests start the real commands.
+KINDS_OF_COMMANDS = frozenset({"acceptance", "ux"})
 # Kinds whose tests open sockets and files, seen by the folder under tests/.
-KINDS_WITH_IO = frozenset({"acceptance", "conformance", "integration", "protocol"})
+KINDS_WITH_IO = frozenset({"acceptance", "conformance", "integration", "protocol", "ux"})
 
 # The same examples on every run: a gate that is red by chance teaches people to run it again.
 # `pytest --hypothesis-profile explore` looks for new ones.
@@ -41,9 +43,9 @@ def pytest_asyncio_loop_factories(
     """
     Run an async test on asyncio and on uvloop, or on uvloop alone where it says `one_loop`.
 
-    Acceptance tests meet the loop in a server process of its own, so one is enough there.
+    Tests of commands meet the loop in a server process of its own, so one is enough there.
     """
-    if item.get_closest_marker("one_loop") or kind_of(item.path) == "acceptance":
+    if item.get_closest_marker("one_loop") or kind_of(item.path) in KINDS_OF_COMMANDS:
         return {"uvloop": LOOPS["uvloop"]}
     return LOOPS
 

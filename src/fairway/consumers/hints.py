@@ -138,5 +138,5 @@ def _fault_of_client(place: Place | None) -> str:
         return ""
     return (
         "if the client sent the wrong thing, look before, and raise "
-        "fairway.ClientFault('expected ...'): that closes with 4400 and is one line here"
+        "fairway.exceptions.ClientFault('expected ...'): that closes with 4400 and is one line here"
     )

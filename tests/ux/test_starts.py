@@ -1,0 +1,248 @@
+"""
+Faults in how a project is started: the real command, what it says, and that the hint helps.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.acceptance.management.test_commands import get
+from tests.acceptance.project import Command
+from tests.ux.sites import HELLO, Site, Talk, change, free_port, ids, log_lines
+
+CASES: list[str] = []
+"""
+The faults that have a test here.
+"""
+
+
+def case(fault: str) -> Callable[[Any], Any]:
+    """
+    Mark a test as the case of a fault.
+    """
+    CASES.append(fault)
+    return lambda test: test
+
+
+CHAT = Talk("/ws/chat/lobby/")
+EARLY = """
+import os
+
+from django.contrib.auth.models import User
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "site_.settings")
+
+application = get_asgi_application()
+"""
+SOCKETS = r"(\d+ WebSocket routes?) in site_.urls, served by Fairway"
+WORKER = """
+from fairway.consumers import SyncConsumer
+from fairway.routing import ChannelNameRouter, ProtocolTypeRouter
+
+
+class Thumbnails(SyncConsumer):
+    def make(self, message):
+        print("made", message["number"], flush=True)
+
+
+application = %s
+"""
+
+
+async def refused(command: Command, fault: str) -> str:
+    """
+    Wait for a start to fail, and give the one line that it is about.
+    """
+    status, output = await command.ended()
+    assert status != 0
+    lines = log_lines(output)
+    assert len(lines) <= 3, lines
+    assert ids(lines) == {fault}
+    (line,) = (each for each in lines if fault in each)
+    return line
+
+
+async def serves(command: Command) -> str:
+    """
+    Wait until a command serves, have two sockets talk, and give what it printed before.
+    """
+    found = await command.expect(r"Serving on http://([^/\s]+)/\n")
+    assert await CHAT(found[1]) == HELLO
+    return found.string[: found.end()]
+
+
+async def stop(command: Command) -> list[str]:
+    """
+    End a server and give the lines of its log.
+    """
+    _, output = await command.stop()
+    return log_lines(output)
+
+
+@case("server not installed as an app")
+async def test_not_installed(site: Site) -> None:
+    """
+    Under Django's own runserver a socket is answered with 426, and the log says what to install.
+    """
+    change(site.settings, "    'fairway',\n", "")
+    port = str(free_port())
+    command = await site.manage("runserver", port, "--noreload")
+    await command.expect("Quit the server")
+    assert await CHAT(f"127.0.0.1:{port}") == 426
+    found = await command.expect(r".*fairway\.R203.*\n")
+    lines = await stop(command)
+    assert len(lines) <= 3
+    name, setting = re.findall(r"put '(\w+)' into (\w+)", found[0])[0]
+    site.configure(f"{setting} += [{name!r}]")
+    assert re.search(SOCKETS, await serves(await site.manage("runserver", port, "--noreload")))
+
+
+@case("app imported before get_asgi_application()")
+async def test_early_import(site: Site) -> None:
+    """
+    An asgi.py that imports models at its top works under every command, not in development alone.
+    """
+    (site.folder / "site_" / "asgi.py").write_text(EARLY)
+    output = await serves(await site.fairway("site_.asgi:application", "--port", "0"))
+    assert log_lines(output) == []
+
+
+@case("default asgi.py left")
+async def test_default_asgi(site: Site) -> None:
+    """
+    The asgi.py that startproject wrote serves sockets too, and the start says how.
+    """
+    site.configure('ASGI_APPLICATION = "site_.asgi.application"')
+    command = await site.manage("serve", "--port", "0")
+    output = await serves(command)
+    assert ids(output.splitlines()) == {"fairway.R115"}
+    assert log_lines(output) == []
+    assert await stop(command) == []
+
+
+@case("gunicorn for WSGI in front")
+async def test_gunicorn(site: Site) -> None:
+    """
+    A WSGI server answers a socket with 426, and the log names the server and what to use.
+    """
+    command = await site.run("-m", "gunicorn", "site_.wsgi", "--bind", "127.0.0.1:0")
+    address = (await command.expect(r"Listening at: http://(\S+) "))[1]
+    assert await CHAT(address) == 426
+    found = await command.expect(r".*\(gunicorn/.*\).*fairway\.R203.*\n")
+    assert len(log_lines(found.string)) <= 3
+    arguments = re.findall(r"use manage\.py (\w+)", found[0])
+    await command.stop()
+    await serves(await site.manage(*arguments, "--port", "0"))
+
+
+@case("wrong module name")
+async def test_wrong_module(site: Site) -> None:
+    """
+    An application that cannot be found is one line with the nearest name.
+    """
+    command = await site.fairway("site_.agsi:application", "--port", "0")
+    line = await refused(command, "fairway.R108")
+    wrong, right = re.findall(r"there is no module '(.+)'; did you mean '(.+)'\?", line)[0]
+    spec = "site_.agsi:application".replace(wrong, right)
+    await serves(await site.fairway(spec, "--port", "0"))
+
+
+@case("port busy")
+async def test_port_busy(site: Site) -> None:
+    """
+    A port that is taken ends the start, with who has it and what helps.
+    """
+    holder = await site.manage("serve", "--port", "0")
+    port = (await holder.ready()).rpartition(":")[2]
+    commands = [("serve", "--port", port), ("runserver", port, "--noreload")]
+    lines = [await refused(await site.manage(*each), "fairway.R104") for each in commands]
+    other = re.findall(r"choose another port with (--port)", lines[0])
+    await serves(await site.manage("serve", *other, "0"))
+    pids = {
+        int(re.findall(r"in use by .+ \(pid (\d+)\); end that program", each)[0]) for each in lines
+    }
+    assert pids == {holder.process.pid}
+    assert (await holder.stop(signal.SIGTERM))[0] == 0
+    await serves(await site.manage(*commands[1]))
+
+
+@case("--fd 0 without a supervisor")
+async def test_descriptor(site: Site) -> None:
+    """
+    A descriptor that is no socket is said to be none.
+    """
+    arguments = ["serve", "--port", "0", "--fd", "0"]
+    line = await refused(await site.manage(*arguments), "fairway.R106")
+    dropped = re.findall(r"or drop (--\w+)", line)[0]
+    position = arguments.index(dropped)
+    await serves(await site.manage(*arguments[:position], *arguments[position + 2 :]))
+
+
+@case("runworker without an app of its own")
+async def test_runworker(site: Site) -> None:
+    """
+    One app is enough for workers, and each step that is missing is said.
+    """
+    (site.folder / "site_" / "routes.py").write_text(WORKER % "None")
+    line = await refused(await site.manage("runworker", "thumbnails"), "fairway.R704")
+    written = re.findall(r"write (ProtocolTypeRouter\(.+\)) into", line)[0]
+    code = written.replace("...", '"thumbnails": Thumbnails.as_asgi()')
+    (site.folder / "site_" / "asgi.py").write_text(WORKER % code)
+    setting = re.findall(r"name it in (\w+)", line)[0]
+    site.configure(f'{setting} = "site_.asgi.application"')
+    worker = await site.manage("runworker", "thumbnails")
+    await worker.expect("Quit the worker")
+    send = (
+        "import fairway; from asgiref.sync import async_to_sync;"
+        "send = async_to_sync(fairway.get_channel_layer().send);"
+        "send('thumbnails', {'type': 'make', 'number': 7})"
+    )
+    assert (await (await site.manage("shell", "-c", send)).ended())[0] == 0
+    await worker.expect("made 7")
+
+
+@case("whitenoise.runserver_nostatic above")
+@pytest.mark.parametrize(
+    "apps",
+    [
+        ("whitenoise.runserver_nostatic", "fairway", "django.contrib.staticfiles"),
+        ("fairway", "whitenoise.runserver_nostatic", "django.contrib.staticfiles"),
+        ("whitenoise.runserver_nostatic", "django.contrib.staticfiles", "fairway"),
+        ("django.contrib.staticfiles", "fairway", "whitenoise.runserver_nostatic"),
+    ],
+    ids=["above", "below", "first", "last"],
+)
+async def test_whitenoise(site: Site, apps: tuple[str, ...]) -> None:
+    """
+    In any order of apps runserver is ours, static files are served, and sockets talk.
+    """
+    others = ["django.contrib.admin", "django.contrib.auth", "django.contrib.contenttypes"]
+    others += ["django.contrib.sessions", "django.contrib.messages"]
+    site.configure(f"INSTALLED_APPS = {[*others, *apps]}")
+    middleware = '"whitenoise.middleware.WhiteNoiseMiddleware"'
+    site.configure(f"MIDDLEWARE.insert(1, {middleware})\nWHITENOISE_USE_FINDERS = True")
+    command = await site.manage("runserver", "0", "--noreload")
+    output = await serves(command)
+    assert re.search(SOCKETS, output)
+    address = re.findall(r"Serving on http://([^/]+)/", output)[0]
+    assert (await get(address, "/static/admin/css/base.css"))[0] == 200
+
+
+def test_records() -> None:
+    """
+    A traceback with its hint is one line of the log, and a banner none.
+    """
+    text: Any = (
+        "Performing system checks...\n\n2026-01-01 00:00:00,000 ERROR fairway.server: boom\n"
+        "Traceback (most recent call last):\n  File\nKeyError: 1\nHint: look\n"
+        "2026-01-01 00:00:00,000 WARNING fairway: other [fairway.R201]\n"
+    )
+    lines = log_lines(text)
+    assert [line.split()[0] for line in lines] == ["2026-01-01", "Traceback", "2026-01-01"]
+    assert ids(lines) == {"fairway.R201"}
