@@ -29,16 +29,6 @@ __all__ = [
     "user_text",
     "user_text_in",
 ]
-    "control_group",
-    "digest",
-    "is_of_project",
-    "seal",
-    "session_key_of",
-    "unseal",
-    "user_of",
-    "user_text",
-    "user_text_in",
-]
 
 SALT = "fairway.revocation"
 
