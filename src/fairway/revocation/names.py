@@ -119,7 +119,7 @@ def control_group() -> str:
     """
     Name the one group that all orders go to; nobody can guess it and join.
     """
-    return f"{INTERNAL}{salted_hmac(SALT, 'group').hexdigest()[:32]}"
+    return f"{INTERNAL}{salted_hmac(SALT, 'group', algorithm='sha256').hexdigest()[:32]}"
 
 
 def _pad(nonce: bytes) -> bytes:
