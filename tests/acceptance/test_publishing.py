@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack
@@ -195,6 +196,7 @@ import asyncio
 import multiprocessing
 import os
 import re
+import signal
 import sys
 import threading
 
@@ -447,8 +449,8 @@ def test_tasks_of_celery(site: Site) -> None:
         assert sorted(await ear.next(len(WAYS))) == sorted(WAYS)
         assert await status_of(site.address, f"/say/{room}/task/?ways=disconnect") == 200
         await ear.is_closed()
-        status, output = await worker.stop()
-        assert status == 0, output
+        _, output = await worker.stop(signal.SIGQUIT)  # A warm end takes Celery seconds.
+        assert "Traceback" not in output
 
     site.run(check())
 
