@@ -179,6 +179,14 @@ class Fault(StrEnum):
     """
     The default channel layer is none of Fairway's; as for R501, for what happens elsewhere.
     """
+    LOGIN_REQUIRED = "fairway.R505"
+    """
+    A consumer for users who are logged in was asked for by somebody else; 403, or 401 for requests.
+    """
+    USER_MISSING = "fairway.R506"
+    """
+    A consumer for users who are logged in runs where nothing tells who the user is; 500.
+    """
     CONNECTS_LIMITED = "fairway.R511"
     """
     An address or a user connects too often; it is refused with 429.

@@ -31,6 +31,7 @@ from fairway.exceptions import (
     NoHandler,
     StopConsumer,
 )
+from fairway.faults import Fault
 from fairway.layers.registry import DEFAULT_CHANNEL_LAYER, get_channel_layer
 from fairway.ratelimits import admit_connect, connect_limits, count_messages
 from fairway.types import Message, Receive, Scope, Send
@@ -39,6 +40,11 @@ from fairway.wire import codes
 __all__ = ["AsyncConsumer", "SyncConsumer", "get_handler_name"]
 
 logger = logging.getLogger("fairway.consumers")
+
+SHOWN_MAX = 200
+"""
+Characters of a path that go into the log.
+"""
 
 LAST_EVENTS = frozenset({"http.disconnect", "websocket.disconnect"})
 """
@@ -262,10 +268,15 @@ class AsyncConsumer:
         if "user" not in self.scope:
             raise ConfigurationError(
                 f"{type(self).__qualname__} has login_required, but its scope has no user. "
-                "Hint: put AuthMiddlewareStack around its routes, or set login_required = False."
+                "Hint: put AuthMiddlewareStack around its routes, or set login_required = False.",
+                fault=Fault.USER_MISSING,
             )
         if self.scope["user"].is_authenticated:
             return True
+        status = 401 if self.scope["type"] == "http" else 403
+        shown = repr(self.scope.get("path", ""))[:SHOWN_MAX]
+        words = "%s refused with %d: %s is for users who are logged in [%s]"
+        logger.info(words, shown, status, type(self).__qualname__, Fault.LOGIN_REQUIRED)
         await receive()
         with suppress(ClientDisconnected):
             if self.scope["type"] == "http":
@@ -324,7 +335,8 @@ class AsyncConsumer:
         try:
             await self.__end(last)
         except Exception:
-            logger.exception("%s failed at its end", type(self).__qualname__)
+            name = type(self).__qualname__
+            logger.exception("%s failed at its end [%s]", name, Fault.APPLICATION_ERROR)
 
     async def __call_layer(self, name: str, group: str) -> None:
         """
@@ -448,7 +460,8 @@ def _report_end(task: asyncio.Task[None]) -> None:
     """
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, StopConsumer | ClientDisconnected | NoHandler):
-        logger.error("A consumer failed at its end", exc_info=error)
+        words = "A consumer failed at its end [%s]"
+        logger.error(words, Fault.APPLICATION_ERROR, exc_info=error)
 
 
 def _call(handler: Callable[[Message], None], message: Message) -> None:

@@ -20,6 +20,7 @@ from fairway import metrics
 from fairway.consumers.base import UNAUTHENTICATED, AsyncConsumer
 from fairway.consumers.sources import Source, open_source
 from fairway.exceptions import ClientDisconnected, StopConsumer
+from fairway.faults import Fault
 from fairway.types import Message, Receive, Scope, Send
 from fairway.wire import codes
 
@@ -207,9 +208,10 @@ class AsyncHttpConsumer(AsyncConsumer):
         metrics.refusals.add("413")
         logger.warning(
             "%s refused with 413: the body has more than %d bytes. "
-            "Hint: body_bytes_max of the class, or DATA_UPLOAD_MAX_MEMORY_SIZE.",
+            "Hint: body_bytes_max of the class, or DATA_UPLOAD_MAX_MEMORY_SIZE. [%s]",
             type(self).__qualname__,
             limit,
+            Fault.REQUEST_MALFORMED,
         )
         headers = [(b"content-type", b"text/plain; charset=utf-8")]
         with suppress(ClientDisconnected):
