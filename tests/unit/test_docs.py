@@ -27,15 +27,36 @@ PAGES = sorted(DOCS.rglob("*.md"))
 NAMES = (DOCS / "reference" / "api.md").read_text()
 SOURCES = "".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.py")))
 
-FLAGS_OF_OTHERS = {"--database", "--deploy", "--help", "--layer", "--pid", "--preload", "--tag"}
+FLAGS_OF_OTHERS = {
+    "--database",
+    "--deploy",
+    "--help",
+    "--http-timeout",
+    "--include",
+    "--layer",
+    "--pid",
+    "--ping-timeout",
+    "--preload",
+    "--proxy-headers",
+    "--tag",
+    "--websocket",
+    "--websocket-max-message-size",
+}
 """
-Options of Django and py-spy that the pages mention.
+Options of other programs that the pages mention.
 """
 
 SETTINGS_OF_OTHERS = {
-    *("ASGI_APPLICATION", "CHANNEL_LAYERS", "WEB_CONCURRENCY"),
-    *("ATOMIC_REQUESTS", "CONN_HEALTH_CHECKS", "CONN_MAX_AGE", "DJANGO_SETTINGS_MODULE"),
+    "ASGI_APPLICATION",
+    "ASGI_THREADS",
+    "ATOMIC_REQUESTS",
+    "CHANNEL_LAYERS",
+    "CONN_HEALTH_CHECKS",
+    "CONN_MAX_AGE",
+    "DEFAULT_CHANNEL_LAYER",
+    "DJANGO_SETTINGS_MODULE",
     "REMOTE_ADDR",
+    "WEB_CONCURRENCY",
 }
 """
 Settings, variables and keys that are none of ours and in no list of Django's.
