@@ -18,9 +18,11 @@ from django.core.handlers.asgi import ASGIRequest, get_script_prefix
 from django.core.handlers.base import BaseHandler
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.http.response import HttpResponseBase
+from django.urls import ResolverMatch
 
 from fairway.faults import Fault
 from fairway.pages.hops import Hop
+from fairway.routing.twins import page_instead
 from fairway.types import Receive, Scope, Send
 
 __all__ = ["PageRequest", "Pages", "exited", "script_prefix"]
@@ -67,6 +69,16 @@ class Pages(BaseHandler):
         Serve one request.
         """
         raise NotImplementedError
+
+    def resolve_request(self, request: HttpRequest) -> ResolverMatch:
+        """
+        Find the view, as Django does; a page that shares its route with a WebSocket is found too.
+        """
+        match: ResolverMatch = super().resolve_request(request)
+        page = page_instead(match, request.path_info, getattr(request, "urlconf", None))
+        if page is not None:
+            request.resolver_match = match = page
+        return match
 
     def create_request(
         self, scope: Scope, body: IO[bytes]

@@ -1,0 +1,74 @@
+"""
+A page and a WebSocket on one path: which of them a plain request is for.
+
+Django's resolver gives the first of both. Where that is the consumer, which could only say that
+it wants a WebSocket, a page written at the very same route answers. A page that merely catches
+everything does not: else a proxy that drops the upgrade would get that page, and nobody a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from django.urls import ResolverMatch, URLPattern, URLResolver, get_resolver
+from django.urls.exceptions import Resolver404
+
+from fairway.routing.callables import consumer_class_of, is_http_consumer
+
+__all__ = ["page_instead"]
+
+
+def page_instead(match: ResolverMatch, path: str, urlconf: Any) -> ResolverMatch | None:
+    """
+    Find what a plain request is for, where Django's resolver gave a WebSocket's consumer.
+
+    Hot path: once per page, which leaves at the first line.
+
+    Args:
+        match: What it gave.
+        path: The request's path below the mount point.
+        urlconf: The request's URL configuration, None for ``ROOT_URLCONF``.
+
+    Returns:
+        The page at the same route; None for what was given.
+    """
+    consumer_class = consumer_class_of(match.func)
+    if consumer_class is None or is_http_consumer(match.func):
+        return None
+    try:
+        page: ResolverMatch = _pages(get_resolver(urlconf)).resolve(path)
+    except Resolver404:
+        page = match
+    if page.route == match.route and page is not match:
+        return page
+    if match.func is consumer_class:
+        # Without .as_asgi(), Django would take an instance for the answer.
+        match.func = consumer_class.as_asgi()  # type: ignore[attr-defined] # a consumer class
+    return None
+
+
+_without_sockets: WeakKeyDictionary[URLResolver, URLResolver] = WeakKeyDictionary()
+
+
+def _pages(resolver: URLResolver) -> URLResolver:
+    """
+    Give a URL configuration without the consumers of WebSockets.
+    """
+    pages = _without_sockets.get(resolver)
+    if pages is None:
+        entries = list(_leave_out(resolver.url_patterns))
+        pages = _without_sockets[resolver] = URLResolver(resolver.pattern, entries)
+    return pages
+
+
+def _leave_out(entries: Iterable[URLPattern | URLResolver]) -> Iterator[URLPattern | URLResolver]:
+    for entry in entries:
+        if isinstance(entry, URLResolver):
+            inner = list(_leave_out(entry.url_patterns))
+            yield URLResolver(
+                entry.pattern, inner, entry.default_kwargs, entry.app_name, entry.namespace
+            )
+        elif consumer_class_of(entry.callback) is None or is_http_consumer(entry.callback):
+            yield entry
