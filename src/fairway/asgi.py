@@ -51,7 +51,7 @@ __all__ = [
 
 class Pages:
     """
-    HTTP alone: Django's own handler, and its static files in development.
+    HTTP alone: Django's pages, and its static files in development.
 
     Args:
         static: Whether static files are served: None for as ``DEBUG`` says, True for
@@ -78,7 +78,7 @@ class Pages:
         """
         if self._handler is None:
             django.setup(set_prefix=False)
-            # Django's own, and all it needs, come with the first project and not with the module.
+            # All of Django's handlers comes with it: not before there is a project.
             from fairway.pages import PageHandler
 
             self._handler = with_static_files(PageHandler(), self._static)
@@ -253,7 +253,7 @@ def resolve_application(spec: str | None = None, *, static: bool | None = None) 
         )
         return Resolution(everything.build(), [note])
     if given is pages:
-        return Resolution(Pages(static=static).build(), [])
+        return Resolution(_pages(static), [])
     if isinstance(given, ProtocolTypeRouter):
         return _with_pages(given, spec, static)
     return Resolution(with_static_files(given, static), [])
@@ -327,6 +327,15 @@ def import_application(spec: str, named_by: str = "application") -> Any:
     return value
 
 
+def _pages(static: bool | None) -> Pages:
+    """
+    Make pages alone, with their mistakes shown before serving.
+    """
+    made = Pages(static=static)
+    made.build()
+    return made
+
+
 def _with_pages(router: ProtocolTypeRouter, spec: str, static: bool | None) -> Resolution:
     """
     Give a project's router our pages, where it has Django's handler or none for HTTP.
@@ -341,11 +350,9 @@ def _with_pages(router: ProtocolTypeRouter, spec: str, static: bool | None) -> R
         notes = []
     else:
         return Resolution(with_static_files(router, static), [])
-    ours = Pages(static=static)
-    ours.build()
     # A copy: the project may use its own in tests, or under another server.
     changed = copy.copy(router)
-    changed.application_mapping = {**router.application_mapping, "http": ours}
+    changed.application_mapping = {**router.application_mapping, "http": _pages(static)}
     return Resolution(changed, notes)
 
 

@@ -25,6 +25,7 @@ from fairway.asgi import (
     resolve_application,
 )
 from fairway.exceptions import ConfigurationError
+from fairway.pages import PageHandler
 from fairway.routing import ProtocolTypeRouter
 
 MODULE = """
@@ -123,12 +124,15 @@ class TestResolveApplication:
     def test_pages_alone_stay_alone(self) -> None:
         """Who asks for pages gets no sockets."""
         found = resolve_application("shop.asgi:pages")
-        assert isinstance(found.application, ASGIHandler)
+        assert isinstance(found.application, Pages)
 
     @pytest.mark.parametrize(
         ("name", "note"),
         [
-            ("router", "has Django's own handler for 'http'; fairway.asgi.pages serves pages [fairway.R115]"),
+            (
+                "router",
+                "has Django's own handler for 'http'; fairway.asgi.pages serves pages [fairway.R115]",
+            ),
             ("no_http", "has no 'http'; fairway.asgi.pages serves pages."),
             ("own_pages", None),
         ],
@@ -187,7 +191,7 @@ class TestStaticFiles:
     def test_need_the_application(self, settings: Settings) -> None:
         """Without django.contrib.staticfiles there is nothing to serve."""
         settings.DEBUG = True
-        assert type(Pages(static=True).build()) is ASGIHandler
+        assert type(Pages(static=True).build()) is PageHandler
 
 
 class TestImportApplication:

@@ -17,7 +17,6 @@ from asgiref.sync import iscoroutinefunction
 from django.conf import settings
 from django.http import Http404
 from django.urls import LocalePrefixPattern, URLPattern, URLResolver, get_resolver
-from django.utils import translation
 from django.utils.module_loading import import_string
 
 from fairway.conf import resolve_options
@@ -141,27 +140,27 @@ def _leads(resolver: URLResolver, tree: tuple[Branch, ...], path: str) -> bool:
     """
     Whether the first view that fits a path is asynchronous.
     """
-    language = None
-    if settings.USE_I18N and any(isinstance(each.pattern, LocalePrefixPattern) for each in tree):
-        language = translation.get_language_from_path(path)
-    if language is not None:
-        with translation.override(language):
-            return _fits(tree, path.removeprefix("/")) and _is_async_at(resolver, path)
-    return _fits(tree, path.removeprefix("/")) and _is_async_at(resolver, path)
-
-
-def _is_async_at(resolver: URLResolver, path: str) -> bool:
-    try:
-        return _is_async(resolver.resolve(path).func)
-    except Http404:
-        return False
+    rest = path.removeprefix("/")
+    if _fits([each for each in tree if not _is_localized(each)], rest):
+        try:
+            return _is_async(resolver.resolve(path).func)
+        except Http404:
+            return False
+    # Not asked again of the resolver: the language would have to be set, and loaded, for that.
+    code, _, below = rest.partition("/")
+    languages = {each.lower() for each, _ in settings.LANGUAGES}
+    if code.lower() not in languages:
+        below = rest
+    return any(_fits(each.children, below) for each in tree if _is_localized(each))
 
 
 def _branches(entries: Iterable[URLPattern | URLResolver]) -> Iterator[Branch]:
     """
-    Read a URL configuration, leaving out what has no asynchronous view.
+    Read a URL configuration, leaving out what has no asynchronous view, or a translated route.
     """
     for entry in entries:
+        if _is_translated(entry.pattern):
+            continue
         if isinstance(entry, URLResolver):
             if children := tuple(_branches(entry.url_patterns)):
                 yield Branch(entry.pattern, children)
@@ -169,7 +168,22 @@ def _branches(entries: Iterable[URLPattern | URLResolver]) -> Iterator[Branch]:
             yield Branch(entry.pattern, ())
 
 
-def _fits(branches: tuple[Branch, ...], path: str) -> bool:
+def _is_localized(branch: Branch) -> bool:
+    """
+    Whether this is ``i18n_patterns``, which Django allows at the root alone.
+    """
+    return isinstance(branch.pattern, LocalePrefixPattern)
+
+
+def _is_translated(pattern: Any) -> bool:
+    """
+    Whether a route differs from language to language.
+    """
+    values = vars(pattern)
+    return not isinstance(values.get("_route", values.get("_regex", "")), str)
+
+
+def _fits(branches: Iterable[Branch], path: str) -> bool:
     """
     Whether one of the branches fits a path without its leading slash.
     """
