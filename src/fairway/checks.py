@@ -80,7 +80,7 @@ def check_settings(**options: Any) -> list[checks.CheckMessage]:
     """
     Check what Fairway reads from the settings.
     """
-    return [*_fairway(), *_asgi_application(), *_channel_layers(), *_processes()]
+    return [*_fairway(), *_asgi_application(), *_routes(), *_channel_layers(), *_processes()]
 
 
 def check_databases(
@@ -101,7 +101,7 @@ def check_deployment(**options: Any) -> list[checks.CheckMessage]:
     """
     Check what is wrong only where the project is deployed, as ``check --deploy`` does.
     """
-    return list(_containers())
+    return [*_containers(), *_rates()]
 
 
 def require_shared_layers(options: ServerOptions) -> None:
@@ -157,6 +157,48 @@ def _asgi_application() -> Iterator[checks.CheckMessage]:
             "consumers in urls.py without it.",
             id="fairway.W001",
         )
+
+
+def _routes() -> Iterator[checks.CheckMessage]:
+    """
+    Look for consumers in ``urls.py`` that were not made views, and where else they are looked for.
+    """
+    # As above; and checks of settings alone need no routes.
+    from django.urls import get_resolver
+
+    from fairway.routing.hosts import chooser
+
+    try:
+        chooser()
+    except ConfigurationError as error:
+        # One of a wrong type is told with the other options.
+        if error.fault is Fault.URLCONF_INVALID:
+            yield checks.Error(
+                f"{error}. Neither runserver nor serve can start.",
+                hint="Correct it, or remove it for ROOT_URLCONF.",
+                id="fairway.E003",
+            )
+    if not getattr(settings, "ROOT_URLCONF", None):
+        return
+    for where, name in _bare_classes(get_resolver().url_patterns):
+        yield checks.Warning(
+            f"The route {where!r} has the class {name} itself. WebSockets reach it, with a "
+            "warning; under other servers a request for it fails.",
+            hint=f"Write {name}.as_asgi().",
+            id="fairway.W003",
+        )
+
+
+def _bare_classes(entries: Iterable[Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """
+    Find consumer classes that stand for views, each with its route.
+    """
+    for entry in entries:
+        where = f"{before}{entry.pattern}"
+        if hasattr(entry, "url_patterns"):
+            yield from _bare_classes(entry.url_patterns, where)
+        elif isinstance(entry.callback, type) and hasattr(entry.callback, "as_asgi"):
+            yield where, entry.callback.__name__
 
 
 def _channel_layers() -> Iterator[checks.CheckMessage]:
@@ -244,6 +286,26 @@ def _containers() -> Iterator[checks.CheckMessage]:
             hint="For several containers, name a channel layer with a broker in CHANNEL_LAYERS. "
             "For one, silence this with SILENCED_SYSTEM_CHECKS.",
             id="fairway.W203",
+        )
+
+
+def _rates() -> Iterator[checks.CheckMessage]:
+    """
+    Look whether anything limits how often one client connects.
+    """
+    from fairway.ratelimits import connect_limits
+
+    try:
+        limits = connect_limits()
+    except ConfigurationError:  # Told with the other options.
+        return
+    if limits is None:
+        yield checks.Warning(
+            "Nothing limits how often one address or one user connects. A single client may take "
+            "up connections and the database's time until others get none.",
+            hint='Set FAIRWAY["CONNECTS_PER_ADDRESS"], with TRUSTED_PROXIES where a proxy is in '
+            "front, or limit it in that proxy and silence this.",
+            id="fairway.W204",
         )
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from django.core import checks, mail
+from django.urls import include, path
 from pytest_django import Settings
 
 import fairway.checks
+from fairway import AsyncWebsocketConsumer
 from fairway.checks import (
     check_databases,
     check_deployment,
@@ -174,9 +176,9 @@ def test_ipc_in_a_container_is_worth_a_look(
     monkeypatch: pytest.MonkeyPatch, variable: str, platform: str
 ) -> None:
     """`check --deploy` names what shows that there may be several."""
-    assert check_deployment() == []
+    assert check_containers() == []
     monkeypatch.setenv(variable, "web.1")
-    (message,) = check_deployment()
+    (message,) = check_containers()
     assert (message.id, message.is_serious()) == ("fairway.W203", False)
     assert f"{variable} is set: {platform}" in message.msg
     assert "SILENCED_SYSTEM_CHECKS" in str(message.hint)
@@ -189,9 +191,9 @@ def test_a_container_is_known_by_its_files_too(
     """As Docker and Podman leave them."""
     sign = tmp_path / ".dockerenv"
     monkeypatch.setattr(fairway.checks, "PLATFORM_FILES", {str(sign): "Docker"})
-    assert check_deployment() == []
+    assert check_containers() == []
     sign.touch()
-    assert f"({sign} exists: Docker)" in check_deployment()[0].msg
+    assert f"({sign} exists: Docker)" in check_containers()[0].msg
 
 
 def test_a_layer_with_a_broker_may_live_in_containers(
@@ -200,7 +202,46 @@ def test_a_layer_with_a_broker_may_live_in_containers(
     """Only what knows one machine is looked for."""
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": "other.Layer"}}
     monkeypatch.setenv("DYNO", "web.1")
+    assert check_containers() == []
+
+
+def check_containers() -> list[checks.CheckMessage]:
+    """
+    What is said for deployment, but for limits.
+    """
+    return [message for message in check_deployment() if message.id != "fairway.W204"]
+
+
+def test_no_limit_on_connects_is_worth_a_look(settings: Settings) -> None:
+    """`check --deploy` says so until one is set."""
+    assert [message.id for message in check_deployment()] == ["fairway.W204"]
+    for key in ("CONNECTS_PER_ADDRESS", "CONNECTS_PER_USER"):
+        settings.FAIRWAY = {key: 60}
+        assert check_deployment() == []
+    # Wrong, which another check says.
+    settings.FAIRWAY = {"CONNECTS_PER_USER": -1}
     assert check_deployment() == []
+
+
+def test_a_class_in_urls_is_worth_a_look(settings: Settings) -> None:
+    """A consumer without .as_asgi() is named with its route, in includes too."""
+    bare: Any = AsyncWebsocketConsumer
+    inner = include([path("chat/", bare), path("other/", bare.as_asgi())])
+    settings.ROOT_URLCONF = type("Urls", (), {"urlpatterns": [path("ws/", inner)]})
+    (message,) = check_settings()
+    assert (message.id, message.is_serious()) == ("fairway.W003", False)
+    assert "route 'ws/chat/' has the class AsyncWebsocketConsumer itself" in message.msg
+    assert message.hint == "Write AsyncWebsocketConsumer.as_asgi()."
+
+
+def test_routes_that_lead_nowhere(settings: Settings) -> None:
+    """FAIRWAY["URLCONF"] is looked at as at the start; of a wrong type it is told once."""
+    for setting, expected in (("no.such.urls", "fairway.E003"), (3, "fairway.E002")):
+        settings.FAIRWAY = {"URLCONF": setting}
+        (message,) = check_settings()
+        assert (message.id, message.is_serious()) == (expected, True)
+    settings.FAIRWAY = {"URLCONF": "tests.integration.routing.hosted_urls"}
+    assert check_settings() == []
 
 
 @pytest.mark.parametrize("databases", [None, [], ["default"]])
