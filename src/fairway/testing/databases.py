@@ -12,6 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from fairway.threads import Lane, Seat
 
@@ -35,6 +36,7 @@ class SharedDatabases:
             for each in connections.all()
             if each.vendor == "sqlite" and each.is_in_memory_db()  # type: ignore[attr-defined] # SQLite's
         }
+        self._closed = [each for each in self.connections.values() if each.connection is None]
 
     def share(self) -> None:
         """
@@ -59,13 +61,24 @@ class SharedDatabases:
 
     def leave_here(self) -> None:
         """
-        Close what the calling thread has opened; what is shared stays as it is.
+        Close what the calling thread has opened of its own.
         """
         for alias in self.connections:
             # A thread that had nothing to do has not begun to use them.
             with suppress(AttributeError):
                 del connections[alias]
         connections.close_all()
+
+    def close_opened(self) -> None:
+        """
+        Close what was not open before it was shared. For the last thread that used them.
+
+        Django's wrapper keeps a database in memory open for good, since it would end with its
+        last connection; this is another than the one it was made with.
+        """
+        for each in self._closed:
+            if not each.in_atomic_block:
+                BaseDatabaseWrapper.close(each)
 
 
 class SharedLedger:

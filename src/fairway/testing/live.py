@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.conf import settings
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
@@ -126,7 +127,7 @@ class LiveServer:
             Exception: Whatever kept it from starting.
             TimeoutError: It did not start within half a minute.
         """
-        self._prepare()
+        self._prepare(SharedDatabases() if apps.ready else None)
         self._launch()
 
     def stop(self) -> None:
@@ -152,7 +153,9 @@ class LiveServer:
         self.stop()
 
     async def __aenter__(self) -> Self:
-        self._prepare()
+        # On a loop Django has other connections than in the thread of the test's own queries.
+        databases = await sync_to_async(SharedDatabases)() if apps.ready else None
+        self._prepare(databases)
         await asyncio.to_thread(self._launch)
         return self
 
@@ -169,7 +172,7 @@ class LiveServer:
     def __add__(self, path: str) -> str:
         return self.url + path
 
-    def _prepare(self) -> None:
+    def _prepare(self, databases: SharedDatabases | None) -> None:
         """
         Make the server, and change what the test and the server have in common.
         """
@@ -177,9 +180,7 @@ class LiveServer:
             raise RuntimeError(f"the live server runs already, at {self.url}")
         options = self._resolve()
         with ExitStack() as undo:
-            databases = None
-            if apps.ready:
-                databases = SharedDatabases()
+            if databases is not None:
                 databases.share()
                 undo.callback(databases.unshare)
                 undo.enter_context(modify_settings(ALLOWED_HOSTS={"append": [self.host]}))
@@ -254,6 +255,7 @@ class LiveServer:
         finally:
             if databases is not None:
                 databases.leave_here()
+                databases.close_opened()
             ready.set()
 
     def _load(self) -> ASGIApplication:
