@@ -38,6 +38,8 @@ FRAMING = frozenset({b"content-length", b"connection", b"date", b"transfer-encod
 Response headers that are for the sink to say: how the body is delimited, and the date.
 """
 
+EVENT_STREAM = b"text/event-stream"
+
 
 class Exchange:
     """
@@ -422,10 +424,23 @@ class HttpExchange(Exchange):
     def lasting(self) -> bool:
         """
         See ``Exchange``: a response that waits for messages ends when somebody ends it.
+
+        So does one that says it is an event stream, whichever application sends it; everything
+        else may have an end of its own. Looked at in a drain alone.
         """
-        if self._stream is None or not self._stream.lasting:
-            return False
-        return self.state in (State.WAITING, State.STARTED)
+        if self._stream is not None and self._stream.lasting:
+            return self.state in (State.WAITING, State.STARTED)
+        return self.flows and any(
+            name.lower() == b"content-type" and value.startswith(EVENT_STREAM)
+            for name, value in self._headers
+        )
+
+    @property
+    def flows(self) -> bool:
+        """
+        Whether its head is written and its body goes on, with no length to say how far.
+        """
+        return self.state is State.STARTED and self._status == 0 and self._left is None
 
     @property
     def gone_at_eof(self) -> bool:
@@ -441,7 +456,7 @@ class HttpExchange(Exchange):
         """
         if self._stream is not None and self._stream.gone_at_eof:
             return True
-        return self.state is State.STARTED and self._status == 0 and self._left is None
+        return self.flows
 
     def pause_writing(self) -> None:
         """

@@ -164,7 +164,13 @@ class Stream:
         metrics.closes.add(str(code))
         connection = exchange.connection
         again = code in codes.CLOSE_CODES and codes.CLOSE_CODES[code].reconnect
-        if not self.is_open or code == codes.TRY_AGAIN_LATER:
+        if code == codes.RESTART and not self.is_open and exchange.flows:
+            # Nobody asked for an outbox. No hint either: an event may be half written.
+            connection.sink.keep_alive = False
+            exchange.enter(State.GONE)
+            connection.sink.body(b"", end=True)
+            connection.response_complete()
+        elif not self.is_open or code == codes.TRY_AGAIN_LATER:
             self.outbox.shut()
             exchange.answer_instead(503 if again else 403, State.GONE)
         else:

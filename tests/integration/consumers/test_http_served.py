@@ -242,6 +242,42 @@ async def test_restart(start: Start) -> None:
     await draining
 
 
+class OwnEvents(AsyncHttpConsumer):
+    """
+    Streams events without the class for it, as code written for Channels does.
+    """
+
+    ends: asyncio.Queue[str]
+
+    async def handle(self, body: bytes) -> None:
+        """
+        Stream.
+        """
+        await self.send_headers(headers=[(b"Content-Type", b"text/event-stream; charset=utf-8")])
+        await self.send_body(b"data: 1\n\n", more_body=True)
+        await asyncio.Event().wait()
+
+    async def disconnect(self) -> None:
+        """
+        Note it.
+        """
+        self.ends.put_nowait("disconnect")
+
+
+async def test_restart_ends_every_event_stream(start: Start) -> None:
+    """A drain ends what says that it is an event stream, whichever class sends it."""
+    OwnEvents.ends = asyncio.Queue()
+    served = await start(OwnEvents)
+    reader = await read(served)
+    draining = asyncio.create_task(served.worker.drain(5))
+    assert await reader.chunk() == b""
+    async with asyncio.timeout(2):
+        assert await OwnEvents.ends.get() == "disconnect"
+        assert await reader.peer.rest() == b""
+        reader.peer.close()
+        await draining
+
+
 class Slow(AsyncHttpConsumer):
     """
     Streams without an end, and notes how that came.
