@@ -38,15 +38,15 @@ NONCE_BYTES = 16
 def user_text(user: Any) -> str | None:
     """
     Name a user, or the primary key of one, as text; None for one without a key.
+
+    A lazy user is looked up.
     """
-    if isinstance(user, LazyObject):
-        user = _unwrapped(user)
     if isinstance(user, int | str) or not hasattr(user, "pk"):
         return None if user is None else str(user)
     if user.pk is None:
         return None
     # Objects that are no users of the project's user model have keys of their own.
-    return str(user.pk) if is_of_project(user) else f"{type(user).__qualname__}:{user.pk}"
+    return str(user.pk) if is_of_project(user) else f"{user.__class__.__qualname__}:{user.pk}"
 
 
 def user_of(scope: Any) -> Any:
