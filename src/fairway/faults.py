@@ -154,6 +154,10 @@ class Fault(StrEnum):
     """
     A client broke the WebSocket protocol; its socket is closed with 1002, 1007 or 1009.
     """
+    HANDSHAKE_UNANSWERED = "fairway.R309"
+    """
+    A consumer neither accepted nor closed, and waits for messages; its client waited in vain.
+    """
     MESSAGE_NOT_SENT = "fairway.R401"
     """
     A broadcast did not reach the broker in time; it is lost and counted, and its caller goes on.
@@ -206,6 +210,11 @@ class Fault(StrEnum):
     PAGE_CLOSE_FAILED = "fairway.R603"
     """
     Cleaning up after a page raised an exception; its answer was not affected.
+    """
+    STATIC_NOT_SERVED = "fairway.R604"
+    """
+    A static file was asked for, and nothing serves these where DEBUG is off; it is answered
+    with 404.
     """
     WORKER_WITHOUT_CHANNELS = "fairway.R701"
     """

@@ -115,16 +115,15 @@ def _describe_loss(coroutine: str, frame: FrameType | None, filename: str, linen
     name = coroutine.rpartition(".")[2]
     written = re.search(rf"[\w.]*\b{name}(?=\()", linecache.getline(filename, lineno))
     call = written[0] if written else name
-    place, fix = "", f"write await {call}(...)"
+    place, fix = f"{filename}, line {lineno}", f"write await {call}(...)"
     if frame is not None:
-        place = f"{frame.f_code.co_qualname}(), "
+        place = f"{frame.f_code.co_qualname}(), {place}"
         if str(frame.f_globals.get("__name__")).startswith("fairway."):
-            fix = f"write def {name}, or give it to an asynchronous consumer"
+            fix, place = f"write def {name}", "it belongs to a consumer that is not asynchronous"
         elif not frame.f_code.co_flags & _AWAITING:
             fix = f"write async_to_sync({call})(...)"
             if name == "abroadcast":
                 fix = f"write {call.removesuffix(name)}broadcast(...)"
-    place += f"{filename}, line {lineno}"
     return f"{coroutine}() was never awaited, so nothing was done: {fix} ({place})"
 
 

@@ -8,12 +8,14 @@ import io
 import logging
 import logging.config
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from fairway.logs import StderrHandler, configure_logging
+from fairway.faults import Fault
+from fairway.logs import StderrHandler, configure_logging, show_warnings
 
 NAMED: dict[str, Any] = {"version": 1, "loggers": {"fairway.server": {"level": "ERROR"}}}
 
@@ -96,3 +98,66 @@ def test_silenced_loggers_speak_again() -> None:
     assert logger.disabled
     configure_logging()
     assert not logger.disabled
+
+
+async def publish() -> None:
+    """Something that has to be awaited."""
+
+
+class TestWarnings:
+    """
+    Warnings that tell of a fault become lines of the log.
+    """
+
+    @pytest.fixture(autouse=True)
+    def shown(self, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+        """As in a process that serves."""
+        with warnings.catch_warnings(record=False):
+            warnings.showwarning = lambda *args: self.others.append(str(args[0]))
+            self.others: list[str] = []
+            # Called twice, as by the start and by a part of it.
+            show_warnings()
+            show_warnings()
+            with caplog.at_level(logging.INFO, "fairway"):
+                yield
+
+    def test_forgotten_in_ordinary_code(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A coroutine thrown away is one line with place, fix and id."""
+        publish()  # type: ignore[unused-coroutine]
+        (line,) = caplog.messages
+        assert line.startswith(
+            "publish() was never awaited, so nothing was done: write async_to_sync(publish)(...) "
+            f"(TestWarnings.test_forgotten_in_ordinary_code(), {__file__}, line "
+        )
+        assert line.endswith(f"[{Fault.NEVER_AWAITED}]")
+
+    @pytest.mark.one_loop
+    async def test_forgotten_in_a_coroutine(self, caplog: pytest.LogCaptureFixture) -> None:
+        """There await is what is missing."""
+        publish()  # type: ignore[unused-coroutine]
+        assert "write await publish(...) (" in caplog.messages[0]
+
+    def test_said_once_per_place(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A loop does not flood the log."""
+        for _ in range(3):
+            publish()  # type: ignore[unused-coroutine]
+        assert len(caplog.messages) == 1
+
+    def test_seen_in_spite_of_filters(self, caplog: pytest.LogCaptureFixture) -> None:
+        """What is lost is said even where warnings are ignored."""
+        warnings.simplefilter("ignore")
+        show_warnings()
+        publish()  # type: ignore[unused-coroutine]
+        assert len(caplog.messages) == 1
+
+    def test_fairways_own(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A warning with an id is a line, though deprecations are not shown by default."""
+        warnings.warn("route 'ws/': old [fairway.R207]", DeprecationWarning, stacklevel=1)
+        assert caplog.messages == ["route 'ws/': old [fairway.R207]"]
+
+    def test_others_go_their_way(self, caplog: pytest.LogCaptureFixture) -> None:
+        """What is no fault is left to what was there before."""
+        warnings.simplefilter("always")
+        warnings.warn("beware", UserWarning, stacklevel=1)
+        assert self.others == ["beware"]
+        assert caplog.messages == []

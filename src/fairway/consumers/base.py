@@ -274,9 +274,10 @@ class AsyncConsumer:
         if self.scope["user"].is_authenticated:
             return True
         status = 401 if self.scope["type"] == "http" else 403
+        kind = self.scope.get("method", "WebSocket")
         shown = repr(self.scope.get("path", ""))[:SHOWN_MAX]
-        words = "%s refused with %d: %s is for users who are logged in [%s]"
-        logger.info(words, shown, status, type(self).__qualname__, Fault.LOGIN_REQUIRED)
+        words = "%s %s refused with %d: %s is for users who are logged in [%s]"
+        logger.info(words, kind, shown, status, type(self).__qualname__, Fault.LOGIN_REQUIRED)
         await receive()
         with suppress(ClientDisconnected):
             if self.scope["type"] == "http":

@@ -36,12 +36,14 @@ class Place(NamedTuple):
 
     Attributes:
         frame: Its frame.
-        text: The expression that failed, if it is on one line.
+        line: The line as it is written.
+        text: The expression in it that failed, if it is on one line.
         where: File and line, for people.
         inner: The frames below, outermost first.
     """
 
     frame: FrameType
+    line: str
     text: str
     where: str
     inner: list[FrameType]
@@ -65,8 +67,8 @@ def explain(error: BaseException) -> None:
     elif isinstance(error, KeyError | IndexError | TypeError):
         place = find_place(error.__traceback__)
         hint = _fault_of_client(place)
-        if place is None and "'await'" in str(error):
-            hint = "a method of an asynchronous consumer is an ordinary one: write async def"
+        if place is None and "await" in str(error):
+            hint = _ordinary_method(error)
     else:
         return
     if hint:
@@ -91,13 +93,13 @@ def find_place(trace: TracebackType | None) -> Place | None:
     for index in range(len(frames) - 1, -1, -1):
         frame, line = frames[index], lines[index]
         if str(frame.f_globals.get("__name__", "")).partition(".")[0] not in LIBRARIES:
-            text = ""
+            source, text = linecache.getline(line.filename, line.lineno or 0), ""
             if line.lineno == line.end_lineno and line.colno is not None:
                 # Python counts these in bytes.
-                source = linecache.getline(line.filename, line.lineno or 0).encode()
-                text = source[line.colno : line.end_colno].decode(errors="replace")
+                part = source.encode()[line.colno : line.end_colno]
+                text = part.decode(errors="replace")
             where = f"{line.filename}, line {line.lineno}"
-            return Place(frame, text, where, frames[index + 1 :])
+            return Place(frame, source, text, where, frames[index + 1 :])
     return None
 
 
@@ -116,18 +118,33 @@ def _asynchronous_twin(place: Place | None) -> str:
             code = f"await {written}" if found else f"await ...a{name}(...)"
             return f"write {code} in {place.function}, {place.where}; or {others}"
         if name == "__iter__":
-            return f"write {_asynchronous_loop(place.text)} in {place.function}, {place.where}"
+            code = _asynchronous_loop(place)
+            return f"write {code} in {place.function}, {place.where}; or {others}"
     return f"in {place.function}, {place.where}, {others}"
 
 
-def _asynchronous_loop(text: str) -> str:
+def _asynchronous_loop(place: Place) -> str:
     """
     Write a loop over rows as a coroutine has to.
     """
-    listed = re.fullmatch(r"list\((.+)\)", text)
+    listed = re.fullmatch(r"list\((.+)\)", place.text)
     if listed:
         return f"[each async for each in {listed[1]}]"
-    return f"async for ... in {text}" if text else "async for"
+    written = re.match(r"\s*(for .+):", place.line)
+    return f"async {written[1]}" if written else "async for"
+
+
+def _ordinary_method(error: BaseException) -> str:
+    """
+    Name the method of an asynchronous consumer that is no coroutine.
+    """
+    *_, frame = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    line = traceback.extract_tb(error.__traceback__)[-1].line or ""
+    called = re.match(r"await self\.(\w+)\(", line)
+    handler = frame.f_locals.get("handler")
+    name = called[1] if called else getattr(handler, "__name__", "")
+    consumer = type(frame.f_locals.get("self")).__qualname__
+    return f"write async def {name} in {consumer}, which is asynchronous" if name else ""
 
 
 def _fault_of_client(place: Place | None) -> str:

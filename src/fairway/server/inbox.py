@@ -134,6 +134,13 @@ class Inbox:
         self.idle = False
         return True
 
+    @property
+    def awaited(self) -> bool:
+        """
+        Whether the application waits for what comes next.
+        """
+        return self._waiter is not None and not self._waiter.done()
+
     async def receive(self) -> Message:
         """
         Wait for the peer's next event: the ASGI ``receive`` of this exchange.

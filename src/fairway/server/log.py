@@ -34,6 +34,7 @@ __all__ = [
     "printable",
     "refused",
     "say",
+    "unanswered",
 ]
 
 logger = logging.getLogger("fairway.server")
@@ -92,6 +93,14 @@ def application_fault(scope: Scope, text: str, *values: object) -> None:
     """
     words = text % values
     logger.error("%s: the application %s [%s]", subject(scope), words, Fault.PROTOCOL_MISUSED)
+
+
+def unanswered(scope: Scope) -> None:
+    """
+    Say that an application waits for messages of a peer whose handshake it did not answer.
+    """
+    words = "%s: the client left without an answer: connect() has to call accept() or close() [%s]"
+    logger.warning(words, subject(scope), Fault.HANDSHAKE_UNANSWERED)
 
 
 def application_error(scope: Scope, error: BaseException) -> None:

@@ -340,6 +340,8 @@ class WebSocketExchange(Exchange):
         """
         See ``Exchange``: without a closing handshake the code is 1006.
         """
+        if self.state is _CONNECTING and self.inbox.awaited:
+            log.unanswered(self.scope)
         self.outbox.shut()
         self._gone(codes.ABNORMAL, "")
         metrics.websockets_closed.value += 1

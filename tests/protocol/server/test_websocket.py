@@ -276,6 +276,25 @@ class TestHandshake:
         with pytest.raises(ClientDisconnected, match=r"will not get 'websocket\.accept'"):
             await call.send("accept")
 
+    async def test_gone_unanswered(
+        self, app: Puppet, served: Served, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """
+        A client that leaves while the application waits for messages was forgotten, and is logged.
+        """
+        peer = await served.websocket("/ws")
+        call = await app.call()
+        assert (await call.event())["type"] == "websocket.connect"
+        waiting = asyncio.create_task(call.event())
+        await asyncio.sleep(0)
+        peer.reset()
+        assert (await waiting)["code"] == 1006
+        (record,) = warnings(caplog)
+        assert record.getMessage() == (
+            "WebSocket /ws: the client left without an answer: connect() has to call accept() or "
+            "close() [fairway.R309]"
+        )
+
 
 class TestMessages:
     """
@@ -581,7 +600,9 @@ class TestApplication:
         assert b"secret" not in response.body
         assert await peer.rest() == b""
         (record,) = warnings(caplog)
-        assert record.getMessage() == "WebSocket /ws: the application raised ValueError [fairway.R304]"
+        assert (
+            record.getMessage() == "WebSocket /ws: the application raised ValueError [fairway.R304]"
+        )
         assert record.exc_info
 
     async def test_error_after_accept(
@@ -727,7 +748,7 @@ class TestApplication:
         (record,) = warnings(caplog)
         assert record.getMessage() == (
             "WebSocket /slow: the application did not end within 0.1 s of the disconnect "
-            "and was cancelled"
+            "and was cancelled [fairway.R307]"
         )
 
     async def test_cancelled_receive(self, app: Puppet, served: Served) -> None:
