@@ -28,22 +28,25 @@ NAMES = (DOCS / "reference" / "api.md").read_text()
 SOURCES = "".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.py")))
 
 FLAGS_OF_OTHERS = {
+    "--changed",
     "--database",
     "--deploy",
     "--help",
     "--http-timeout",
     "--include",
+    "--json",
     "--layer",
     "--pid",
     "--ping-timeout",
     "--preload",
     "--proxy-headers",
     "--tag",
+    "--urlconf",
     "--websocket",
     "--websocket-max-message-size",
 }
 """
-Options of other programs that the pages mention.
+Options of other programs and of subcommands that the pages mention.
 """
 
 SETTINGS_OF_OTHERS = {
@@ -56,6 +59,7 @@ SETTINGS_OF_OTHERS = {
     "DEFAULT_CHANNEL_LAYER",
     "DJANGO_SETTINGS_MODULE",
     "REMOTE_ADDR",
+    "ROOT_URLCONF",
     "WEB_CONCURRENCY",
 }
 """
