@@ -101,7 +101,7 @@ def check_deployment(**options: Any) -> list[checks.CheckMessage]:
     """
     Check what is wrong only where the project is deployed, as ``check --deploy`` does.
     """
-    return [*_containers(), *_rates()]
+    return [*_containers(), *_rates(), *_static_files()]
 
 
 def require_shared_layers(options: ServerOptions) -> None:
@@ -306,6 +306,29 @@ def _rates() -> Iterator[checks.CheckMessage]:
             hint='Set FAIRWAY["CONNECTS_PER_ADDRESS"], with TRUSTED_PROXIES where a proxy is in '
             "front, or limit it in that proxy and silence this.",
             id="fairway.W204",
+        )
+
+
+def _static_files() -> Iterator[checks.CheckMessage]:
+    """
+    Look for static files that nobody can be serving; what a proxy does is not to be seen.
+    """
+    # Django's handlers need settings, which not every command has that imports this module.
+    from fairway.pages.static import collected, unserved_path
+
+    try:
+        path = unserved_path()
+    except Exception:  # noqa: BLE001 - URLs that cannot be read are reported by Django's checks
+        return
+    if path is not None and not collected():
+        what = "is empty or missing" if settings.STATIC_ROOT else "is not set"
+        yield checks.Warning(
+            f"Nothing serves the static files at {path}: no middleware and no view is there for "
+            f"them, and STATIC_ROOT {what}, so that no proxy can. Pages, those of the admin too, "
+            "come without style.",
+            hint="Set STATIC_ROOT, run collectstatic, and add WhiteNoise's middleware or have a "
+            "proxy serve that folder.",
+            id="fairway.W205",
         )
 
 

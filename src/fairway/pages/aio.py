@@ -60,7 +60,10 @@ class AsyncPages(Pages):
         Run middleware and view.
         """
         try:
-            return await self.get_response_async(request)
+            response = await self.get_response_async(request)
+            if response.status_code == 404:
+                self.note_missing(request)
+            return response
         except (SystemExit, KeyboardInterrupt) as error:
             raise exited(error) from error
 

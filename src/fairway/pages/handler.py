@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 from contextvars import Context
+from functools import cached_property
 from typing import IO
 
 from django.core import signals
@@ -22,6 +23,7 @@ from django.urls import ResolverMatch
 
 from fairway.faults import Fault
 from fairway.pages.hops import Hop
+from fairway.pages.static import note_missing, unserved_path
 from fairway.routing.twins import page_instead
 from fairway.types import Receive, Scope, Send
 
@@ -97,6 +99,20 @@ class Pages(BaseHandler):
             return None, HttpResponseBadRequest()
         except RequestDataTooBig:
             return None, HttpResponse("413 Payload too large", status=413)
+
+    @cached_property
+    def _unserved_path(self) -> str | None:
+        return unserved_path()
+
+    def note_missing(self, request: HttpRequest) -> None:
+        """
+        Look whether what was not found is a static file. In a thread, or on the loop.
+        """
+        prefix = self._unserved_path
+        if prefix is None or request.resolver_match is not None:
+            return
+        if request.path.startswith(prefix):
+            note_missing(request.path, prefix)
 
     def close(self, response: HttpResponseBase) -> None:
         """

@@ -82,6 +82,8 @@ class SyncPages(Pages):
             request, response = self.create_request(scope, body)
             if request is not None:
                 response = self.get_response(request)
+                if response.status_code == 404:
+                    self.note_missing(request)
         except BaseException as error:
             body.close()
             self.finish(request)

@@ -326,4 +326,5 @@ async def test_a_receiver_that_fails_after_the_response(
     finally:
         request_finished.disconnect(failing)
     assert (await peer.get("/")).status == 200
+    await until(lambda: "fairway.R603" in caplog.text)
     assert caplog.text.count("fairway.R603") == 1
