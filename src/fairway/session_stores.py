@@ -106,8 +106,8 @@ class Merging(SessionBase):
         present = _noted(data)
         changed = [name for name in data if name not in base or present[name] != base[name]]
         stored.update((name, data[name]) for name in changed)
-        data.clear()
-        data.update(stored)
+        # In one step, since this may run beside a handler that reads.
+        self._session_cache = stored
 
 
 def engine() -> type[SessionBase]:
@@ -134,6 +134,8 @@ def still_stored(keys: Iterable[str]) -> set[str]:
     SQLite's does), one call for those in a cache; other engines are asked key by key.
     """
     keys = list(keys)
+    if not keys:
+        return set()
     store: Any = engine()
     if _in_cookies(store):
         return set(keys)

@@ -164,6 +164,23 @@ class TestSessions:
         await stack(scope_of("websocket", f"sessionid={store.session_key}"), nothing, Sent())
         assert found == [store.session_key, "blue"]
 
+    async def test_a_response_saves_what_it_changed(self) -> None:
+        """A page that wrote to the session meanwhile has not done so in vain."""
+        store = SessionStore()
+        await store.aset("colour", "blue")
+        await store.asave()
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await scope["session"].aset("basket", [1])
+            await store.aset("colour", "red")
+            await store.asave()
+            await send(dict(START))
+
+        stack = SessionMiddlewareStack(application)
+        await stack(scope_of("http", f"sessionid={store.session_key}"), nothing, Sent())
+        stored = SessionStore(store.session_key)
+        assert dict(await stored.aitems()) == {"colour": "red", "basket": [1]}
+
     async def test_needs_cookies(self) -> None:
         """Without CookieMiddleware around it, the stack is wrong."""
         with pytest.raises(ValueError, match="inside of CookieMiddleware"):

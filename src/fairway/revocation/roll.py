@@ -242,9 +242,10 @@ class Roll:
         Have the database asked about everybody, and again after the interval.
         """
         self._later(self._interval, self._recheck)
-        if (self.users or self.sessions) and self._listening is None:
-            self._listening = self._spawn(self._listen())
-        self._spawn(self._check(list(self.members.values()), final=False))
+        if self.users or self.sessions:
+            if self._listening is None:
+                self._listening = self._spawn(self._listen())
+            self._spawn(self._check(list(self.members.values()), final=False))
 
     async def _check(self, members: list[Member], *, final: bool) -> None:
         """

@@ -75,15 +75,15 @@ def _watch(store: Any) -> None:
     """
     if MARK in vars(store):
         return
-    setattr(store, MARK, True)
     get_model = getattr(store, "get_model_class", None)
-    using = functools.partial(router.db_for_write, get_model()) if get_model else _nowhere
+    model = get_model() if get_model else None
+    using = _nowhere if model is None else functools.partial(router.db_for_write, model)
     for name, wrap in WRAPPERS.items():
         setattr(store, name, wrap(getattr(store, name), using))
-    if get_model is not None and MARK not in vars(get_model()):
-        model = get_model()
-        setattr(model, MARK, True)
+    setattr(store, MARK, True)
+    if model is not None and MARK not in vars(model):
         model.delete = _of_row(model.delete)
+        setattr(model, MARK, True)
 
 
 def _nowhere() -> None:

@@ -194,6 +194,15 @@ class TestSessions:
         await (sync_to_async(store.delete)() if "file" in store.__module__ else store.adelete())
         assert await closed(other) == 4401
 
+    async def test_the_async_twins(self, site: Site) -> None:
+        """A new key and a flush by the methods that are coroutines, as alogout() calls them."""
+        _, here, mine, _, _ = await two(site)
+        session: Any = engine()(here.cookies["sessionid"].value)
+        await session.acycle_key()
+        assert await ask(mine, "a=1") == "bob: a=1"
+        await session.aflush()
+        assert await closed(mine) == 4401
+
     async def test_deleting_its_row(self, site: Site) -> None:
         """As recipes do that go through all of a user's sessions."""
         _, _, mine, _, other = await two(site)
