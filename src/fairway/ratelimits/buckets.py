@@ -4,6 +4,7 @@ Token buckets of one rate, one for each key, in a table that cannot grow.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from time import monotonic
@@ -64,7 +65,8 @@ class Buckets:
         self._capacity = self._interval * burst + ROUNDING
         self._entries_max = entries_max
         self._clock = clock
-        self._full_at: dict[Hashable, float] = {}
+        # An ordinary dictionary would look for its oldest entry among all that have gone.
+        self._full_at: OrderedDict[Hashable, float] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._full_at)
@@ -94,11 +96,11 @@ class Buckets:
         Give up the oldest entries that say nothing any more, or else the fullest bucket of them.
         """
         probed: dict[Hashable, float] = {}
-        # Another thread may have changed the table between two steps.
-        with suppress(StopIteration, RuntimeError, KeyError):
+        # There may be fewer.
+        with suppress(KeyError):
             for _ in range(PROBES):
-                key = next(iter(self._full_at))
-                probed[key] = self._full_at.pop(key)
+                key, full_at = self._full_at.popitem(last=False)
+                probed[key] = full_at
         fullest = min(probed, key=probed.__getitem__, default=None)
         for key, full_at in probed.items():
             # Behind all others, so that the next look is at others.

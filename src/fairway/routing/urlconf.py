@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from django.urls import LocalePrefixPattern, URLPattern, URLResolver, get_resolver
+from django.utils.translation import get_language
 
 from fairway.exceptions import RouteNotFound
 from fairway.routing.callables import is_http_consumer, is_socket_consumer
@@ -53,11 +54,19 @@ class UrlTree:
         path = path_below(scope)
         match = next(matches((self.sockets,), path), None)
         if match is None:
-            roots = (self.sockets,)
-            raise RouteNotFound(
-                describe(scope["path"], path, roots, lambda other: any(matches(roots, other)))
-            )
+            raise RouteNotFound(self._describe(scope["path"], path))
         return match
+
+    def _describe(self, shown: str, path: str) -> str:
+        """
+        Say that a path leads nowhere, and what is probably meant.
+        """
+        roots = (self.sockets,)
+        language = f"/{get_language()}"
+        if self.localized and any(matches(roots, language + path)):
+            corrected = f"{shown.removesuffix(path)}{language}{path}"
+            return f"No route found for path {shown!r}. Did you mean {corrected!r}?"
+        return describe(shown, path, roots, lambda other: any(matches(roots, other)))
 
     def find_http(self, scope: Scope, urlconf: Any) -> Match | None:
         """

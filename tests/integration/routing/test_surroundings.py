@@ -5,6 +5,7 @@ What a consumer finds around itself, as a view would: language, mount point, URL
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -203,6 +204,9 @@ class TestLanguage:
         assert (await look(application, "/ws/x/"))["language"] == "en"
         for given in ("/fr/in/x/", "/in/x/", "/de/ws/x/"):
             await _refused(application, given)
+        # A path that only lacks its language is told with one.
+        message = "path '/site/in/x/'. Did you mean '/site/en/in/x/'?"
+        await _refused(application, "/site/in/x/", message=message, root_path="/site")
 
     async def test_follows_includes_and_translated_routes(
         self, application: Application, settings: Settings
@@ -426,11 +430,18 @@ class TestServed:
             assert json.loads((await peer.frame()).payload)["language"] == expected
 
 
-async def _refused(application: Any, given: str, *headers: tuple[bytes, bytes]) -> None:
+async def _refused(
+    application: Any,
+    given: str,
+    *headers: tuple[bytes, bytes],
+    message: str = "No route found",
+    **scope: Any,
+) -> None:
     """
     See that a path leads nowhere.
     """
     communicator = WebsocketCommunicator(application, given, [*(headers or (HOST,))])
+    communicator.scope.update(scope)
     await communicator.send_input({"type": "websocket.connect"})
-    with pytest.raises(RouteNotFound):
+    with pytest.raises(RouteNotFound, match=re.escape(message)):
         await communicator.wait()
