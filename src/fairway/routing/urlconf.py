@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 from django.urls import LocalePrefixPattern, URLPattern, URLResolver, get_resolver
 from django.utils.translation import get_language
@@ -20,6 +19,12 @@ from fairway.routing.surroundings import Undo, follows_browser, path_below, rest
 from fairway.types import Receive, Scope, Send
 
 __all__ = ["Place", "UrlTree", "UrlconfRouter", "consumer_tree", "enter_place"]
+
+
+TREE = "fairway_tree"
+"""
+The attribute of Django's resolver that holds what was read of it.
+"""
 
 
 class UrlTree:
@@ -157,23 +162,21 @@ async def enter_place(scope: Scope) -> Place:
     return Place(tree, urlconf, undo)
 
 
-_trees: WeakKeyDictionary[URLResolver, UrlTree] = WeakKeyDictionary()
-
-
 def consumer_tree(urlconf: Any = None) -> UrlTree:
     """
     Give the consumers of a URL configuration.
 
-    It is read once for each resolver Django makes of it; another ``ROOT_URLCONF`` or
-    ``clear_url_caches()`` brings a new resolver, and so a new reading.
+    Hot path: once per request and handshake. It is read once for each resolver Django makes of
+    it; another ``ROOT_URLCONF`` or ``clear_url_caches()`` brings a new one, and a new reading.
 
     Args:
         urlconf: As Django's ``get_resolver`` has it.
     """
     resolver = get_resolver(urlconf)
-    tree = _trees.get(resolver)
+    # Kept where it lives as long as the resolver, and is found at once.
+    tree: UrlTree | None = vars(resolver).get(TREE)
     if tree is None:
-        tree = _trees[resolver] = UrlTree(resolver)
+        tree = vars(resolver)[TREE] = UrlTree(resolver)
     return tree
 
 
