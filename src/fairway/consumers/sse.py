@@ -68,8 +68,10 @@ class EventStreamConsumer(AsyncHttpConsumer):
         self._configure()
         await self.send_headers(headers=[*(one for one in HEAD if one[0] not in names), *given])
         first = HEARTBEAT if self.retry is None else encode_retry(self.retry)
-        # A HEAD asks for the head alone, and its answer does not go on.
-        await self.send_body(first, more_body=self.scope["method"] != "HEAD")
+        await self.send_body(first, more_body=True)
+        if self.scope["method"] == "HEAD":
+            # The same head, without a length, and its answer does not go on.
+            await self.send_body(b"")
 
     async def send_event(self, data: Any, event: str | None = None, id: str | None = None) -> None:  # noqa: A002 - the field's own word
         """

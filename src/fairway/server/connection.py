@@ -38,6 +38,11 @@ __all__ = ["Connection"]
 
 _received = metrics.bytes_received
 
+HALF_CLOSED_SECONDS = 1.0
+"""
+Time for an answer to begin after its client stopped sending, where the application asks after it.
+"""
+
 PIPELINE_BYTES = 65536
 """
 Bytes of further requests kept while one is being answered; then reading pauses.
@@ -419,7 +424,25 @@ class Connection(asyncio.Protocol):
             self._half_closed = False
             # The transport closes, if need be after what the peer has yet to read.
             self._expect_end()
+        elif self._half_closed:
+            self.worker.loop.call_later(HALF_CLOSED_SECONDS, self._end_half_closed, self.exchange)
         return self._half_closed
+
+    def _end_half_closed(self, exchange: Exchange | None) -> None:
+        """
+        Take a client that stopped sending a while ago for gone, where somebody waits to learn it.
+
+        Whoever closes fully sends no more than that, and an answer that has not begun finds out
+        nothing. Those that only half-close, as scripts do, ask for what is answered at once.
+        """
+        if (
+            self.exchange is exchange
+            and type(exchange) is HttpExchange
+            and exchange.waits_for_disconnect
+            and not self.transport.is_closing()
+        ):
+            self._half_closed = False
+            self.transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
         """

@@ -443,6 +443,14 @@ class HttpExchange(Exchange):
         return self.state is State.STARTED and self._status == 0 and self._left is None
 
     @property
+    def waits_for_disconnect(self) -> bool:
+        """
+        Whether the application has not begun to answer, and waits to hear of the client.
+        """
+        sent_nothing = self.state is State.WAITING or self._status != 0
+        return sent_nothing and self._inbox is not None and self._inbox.awaited
+
+    @property
     def gone_at_eof(self) -> bool:
         """
         Whether a client that stops sending counts as gone.

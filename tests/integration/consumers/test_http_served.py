@@ -20,6 +20,7 @@ from fairway.consumers import (
     LongPollConsumer,
 )
 from fairway.layers.layer import InMemoryChannelLayer
+from fairway.server import connection
 from fairway.types import Message
 from tests.protocol import harness
 from tests.protocol.harness import Peer, Served, request, until
@@ -314,6 +315,39 @@ async def test_handle_sees_the_client_leave(start: Start, leave: str) -> None:
     await peer.read_until(b"begun")
     getattr(peer, leave)()
     async with asyncio.timeout(2):
+        assert [await Slow.ends.get() for _ in range(2)] == ["cancelled", "disconnect"]
+
+
+class Thinking(Slow):
+    """
+    Takes its time before it answers.
+    """
+
+    async def handle(self, body: bytes) -> None:
+        """
+        Think.
+        """
+        self.ends.put_nowait("begun")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.ends.put_nowait("cancelled")
+            raise
+
+
+@pytest.mark.parametrize("leave", ["half_close", "close", "reset"])
+async def test_handle_sees_the_client_leave_before_it_answers(
+    start: Start, leave: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler that has not begun to answer is cancelled too, a while after its client closed."""
+    monkeypatch.setattr(connection, "HALF_CLOSED_SECONDS", 0.05)
+    Slow.ends = asyncio.Queue()
+    served = await start(Thinking)
+    peer = await served.connect()
+    await peer.send(request())
+    async with asyncio.timeout(2):
+        assert await Slow.ends.get() == "begun"
+        getattr(peer, leave)()
         assert [await Slow.ends.get() for _ in range(2)] == ["cancelled", "disconnect"]
 
 
