@@ -121,7 +121,7 @@ async def test_origins_behind_a_trusted_proxy() -> None:
 @pytest.mark.parametrize(
     ("given", "field", "expected", "line"),
     [
-        ("/ws/", "Origin: https://evil.net", 403, 'CSRF_TRUSTED_ORIGINS += ["https://evil.net"]'),
+        ("/ws/", "Origin: https://evil.net", 403, 'CSRF_TRUSTED_ORIGINS = ["https://evil.net"]'),
         ("/ws", "X-Nothing: 1", 404, "Did you mean '/ws/'?"),
         ("/page/", "X-Nothing: 1", 404, "No route found for path '/page/'."),
     ],

@@ -71,3 +71,12 @@ def test_each_member_is_explained() -> None:
         if isinstance(node, ast.Assign):
             assert isinstance(following, ast.Expr), ast.unparse(node)
     assert isinstance(enum.body[-1], ast.Expr)
+
+
+def test_each_member_is_used() -> None:
+    """
+    No id is kept that nothing reports.
+    """
+    sources = "".join(path.read_text() for path in SOURCE.parent.rglob("*.py") if path != SOURCE)
+    unused = [fault.name for fault in Fault if f"Fault.{fault.name}" not in sources]
+    assert unused == []

@@ -222,7 +222,7 @@ class TestStart:
     @pytest.mark.parametrize(
         ("code", "status", "said"),
         [
-            ("1 / 0", 2, r"fairway: [^\n]*, line 1: ZeroDivisionError: division by zero\n"),
+            ("1 / 0", 2, r"fairway: [^\n]*, line 1: ZeroDivisionError: division by zero \[fairway.R109\]\n"),
             ("import sys; sys.exit(7)", 7, ""),
             ("application = 1", 2, r"fairway: [^\n]* expected an ASGI application[^\n]*\n"),
             (
@@ -579,7 +579,7 @@ class TestReplacement:
         server = await serve()
         (folder.folder / "broken").touch()
         server.command.process.send_signal(signal.SIGHUP)
-        await server.command.expect("ZeroDivisionError: broken\n")
+        await server.command.expect(r"ZeroDivisionError: broken \[fairway\.R109\]\n")
         await server.command.expect("ended with status 2; the others stay as they are\n")
         assert set(await server.open_on_both()) == set(server.pids)
         (folder.folder / "broken").unlink()

@@ -140,7 +140,8 @@ def test_by_hand() -> None:
     """
     done = run_module()
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "fairway: start it with: fairway module:app --workers N\n"
+    line = "fairway: start it with: fairway module:app --workers N [fairway.R102]\n"
+    assert done.stderr == line
 
 
 @pytest.mark.parametrize("path", [None, "/own"])
