@@ -25,7 +25,8 @@ from fairway.layers.codec import Kind, encode, read_close
 from fairway.layers.layer import ChannelLayer
 from fairway.layers.notices import Notices
 from fairway.layers.registry import DEFAULT_CHANNEL_LAYER, get_channel_layer
-from fairway.revocation import roll
+from fairway.revocation import rolls
+from fairway.revocation.hearing import ORDER
 from fairway.revocation.names import control_group, digest, seal, session_key_of, user_text
 from fairway.wire import codes
 
@@ -199,8 +200,8 @@ def _give(content: dict[str, Any]) -> None:
     try:
         target = get_channel_layer()
         if not isinstance(target, ChannelLayer):
-            roll.hear_everywhere(content)
-        elif roll.exist() or not target.broker.alone:
+            rolls.hear_everywhere(content)
+        elif rolls.exist() or not target.broker.alone:
             _to_all(target, content).transmit()
     except FairwayError as error:
         notices.say(
@@ -215,7 +216,7 @@ def _to_all(target: ChannelLayer, content: dict[str, Any], **given: Any) -> Broa
     """
     Make the message of an order.
     """
-    message = {"type": roll.ORDER, **content}
+    message = {"type": ORDER, **content}
     return _message(control_group(), message, Kind.HANDLER, target, **given)
 
 

@@ -3,45 +3,34 @@ The roll: whose connections are open on one event loop, and closing them when to
 
 Connections stand in it by text ids only, with the server's end or the channel by which each is
 closed; an entry goes with its connection. A loop that has any hears the orders of all processes
-through one group of the channel layer, and has the database asked now and then (``recheck``).
-A roll belongs to its loop; the functions here that say so may be called from anywhere.
+(``hearing``), and has the database asked now and then (``recheck``). A roll belongs to its loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
 from fairway import conf
-from fairway.exceptions import FairwayError
 from fairway.faults import Fault
-from fairway.layers.codec import Envelope
-from fairway.layers.layer import ChannelLayer
 from fairway.layers.notices import Notices
 from fairway.layers.registry import get_channel_layer
 from fairway.options import IdentityOptions
-from fairway.queues import Expiring
 from fairway.revocation import recheck
+from fairway.revocation.hearing import Hearing
 from fairway.revocation.members import Index, Member
-from fairway.revocation.names import control_group, unseal
+from fairway.revocation.names import unseal
 from fairway.threads import own_context
-from fairway.types import Message, Scope
+from fairway.types import Scope
 from fairway.wire import codes
 
-__all__ = ["ORDER", "Roll", "enter", "exist", "hear_everywhere", "is_on", "leave", "refresh"]
+__all__ = ["Roll"]
 
 logger = logging.getLogger("fairway.auth")
-
-ORDER = "fairway.identity"
-"""
-The ``type`` of orders.
-"""
 
 GRACE_SECONDS = 0.25
 """
@@ -59,35 +48,6 @@ RECENT_MAX = 1024
 For how long, and how many, ended sessions are remembered: for connections that looked at theirs
 just before it ended, and enter the roll just after.
 """
-
-
-class Ear:
-    """
-    The inbox of a roll's channel.
-    """
-
-    def __init__(self, hear: Callable[[dict[str, Any]], None]) -> None:
-        self._hear = hear
-        self.capacity = 1
-        self.idle = True
-
-    def put(self, item: Expiring) -> bool:
-        """
-        See ``types.Inbox``: an order is followed at once.
-        """
-        assert isinstance(item, Envelope)  # noqa: S101 - nothing else comes from a layer
-        try:
-            self._hear(item.message())
-        except Exception:
-            # Other members of the group are behind this one, and the next orders.
-            logger.exception("An order about logins could not be followed")
-        return True
-
-    async def next_event(self) -> Message | Expiring:
-        """
-        See ``types.Inbox``; nobody asks, as nothing lies here.
-        """
-        raise NotImplementedError
 
 
 class Roll:
@@ -112,8 +72,7 @@ class Roll:
         self._notices = Notices(logger)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: set[asyncio.TimerHandle] = set()
-        self._listening: asyncio.Task[None] | None = None
-        self._stop_listening: Callable[[], None] | None = None
+        self._hearing = Hearing(self.hear, self._notices, self._spawn)
         self._to_look_at: set[str] = set()
         self._ended: OrderedDict[bytes, float] = OrderedDict()
         self._rotated: OrderedDict[bytes, float] = OrderedDict()
@@ -154,8 +113,8 @@ class Roll:
             self.sessions.add(member.session, member)
             if self._is_recent(self._ended, member.session, RECENT_SECONDS):
                 self.loop.call_soon(self._end, member, codes.UNAUTHENTICATED, "")
-        if (self.users or self.sessions) and self._listening is None:
-            self._listening = self._spawn(self._listen())
+        if self.users or self.sessions:
+            self._hearing.start()
 
     def _unplace(self, member: Member) -> None:
         if member.user is not None:
@@ -243,8 +202,7 @@ class Roll:
         """
         self._later(self._interval, self._recheck)
         if self.users or self.sessions:
-            if self._listening is None:
-                self._listening = self._spawn(self._listen())
+            self._hearing.start()
             self._spawn(self._check(list(self.members.values()), final=False))
 
     async def _check(self, members: list[Member], *, final: bool) -> None:
@@ -289,46 +247,11 @@ class Roll:
         key = member.session
         return key is not None and self._is_recent(self._rotated, key, ROTATION_SECONDS)
 
-    # --- Listening ---------------------------------------------------------------------------
-
-    async def _listen(self) -> None:
-        """
-        Join the group of orders; tried again with each re-check until it works.
-        """
-        layer = get_channel_layer()
-        if not isinstance(layer, ChannelLayer):
-            self._notices.say(
-                "foreign",
-                f"the channel layer is a {type(layer).__name__}, none of Fairway's: logins that "
-                "end in other processes are noticed by the re-check alone "
-                f"[{Fault.LAYER_CARRIES_NO_ORDERS}]",
-            )
-            return
-        channel = await layer.new_channel("identity")
-        layer.attach(channel, inbox=Ear(self.hear))
-        try:
-            await layer.group_add(control_group(), channel)
-        except BaseException as error:
-            layer.detach(channel)
-            self._listening = None
-            if not isinstance(error, FairwayError):
-                raise
-            self._notices.say(
-                "listen",
-                f"logins that end are not heard of at present: %s [{Fault.ORDERS_NOT_HEARD}]",
-                error,
-            )
-        else:
-            self._stop_listening = partial(layer.detach, channel)
-
     def _close(self) -> None:
         """
         Stop whatever is under way: nobody is here any more.
         """
-        if self._stop_listening is not None:
-            self._stop_listening()
-        elif self._listening is not None:
-            self._listening.cancel()
+        self._hearing.stop()
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -372,97 +295,8 @@ class Roll:
         return self.loop.time() - moments.get(key, -seconds) < seconds
 
 
-def enter(scope: Scope, channel: str | None, layer: str) -> None:
-    """
-    Put a connection on the roll of the running loop. Must be followed by ``leave``.
-
-    Args:
-        scope: The connection's; it must live until then.
-        channel: The consumer's channel, if there is a channel layer.
-        layer: That layer's alias.
-    """
-    loop = asyncio.get_running_loop()
-    roll = next((each for each in _rolls if each.loop is loop), None) or _begin(loop)
-    roll.enter(scope, Member(scope, channel, layer))
-
-
-def leave(scope: Scope) -> None:
-    """
-    Take a connection off the roll, if it is on one. From its loop, or when that has ended.
-    """
-    for roll in _rolls:
-        if roll.leave(id(scope)):
-            _end(roll)
-
-
-def refresh(scope: Scope) -> None:
-    """
-    Note that another user or session is in a scope. From any thread.
-    """
-    for roll in _rolls:
-        member = roll.members.get(id(scope))
-        if member is not None:
-            roll.run(roll.place, member, scope)
-
-
-def is_on(scope: Scope) -> bool:
-    """
-    Whether a connection is on a roll. From any thread.
-    """
-    return any(id(scope) in roll.members for roll in _rolls)
-
-
-def hear_everywhere(order: dict[str, Any]) -> None:
-    """
-    Follow an order in this process. From any thread.
-    """
-    for roll in _rolls:
-        roll.run(roll.hear, order)
-
-
-def exist() -> bool:
-    """
-    Whether any connection of this process is on a roll.
-    """
-    return bool(_rolls)
-
-
-def _begin(loop: asyncio.AbstractEventLoop) -> Roll:
-    global _rolls  # noqa: PLW0603 - replaced as a whole, so that readers need no lock
-    # Needed where "fairway" is not in INSTALLED_APPS; it imports this module by way of orders.
-    from fairway.revocation import watch
-
-    watch.begin()
-    roll = Roll(loop)
-    with _lock:
-        _rolls = (*(each for each in _rolls if not each.loop.is_closed()), roll)
-    return roll
-
-
-def _end(roll: Roll) -> None:
-    global _rolls  # noqa: PLW0603 - as above
-    with _lock:
-        _rolls = tuple(each for each in _rolls if each is not roll)
-
-
 def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-def _at_fork() -> None:
-    """
-    Run in a forked child, which has none of the connections.
-    """
-    global _rolls, _lock  # noqa: PLW0603 - as above
-    _rolls = ()
-    _lock = threading.Lock()
-
-
-_rolls: tuple[Roll, ...] = ()
-_lock = threading.Lock()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_at_fork)

@@ -26,7 +26,7 @@ from fairway import auth
 from fairway.asgi import Application, Pages
 from fairway.layers.layer import InMemoryChannelLayer
 from fairway.layers.registry import bind, channel_layers, release
-from fairway.revocation import roll
+from fairway.revocation import rolls
 from tests.protocol import harness
 
 SECONDS_MAX = 5
@@ -160,7 +160,7 @@ def project(settings: Settings) -> Iterator[None]:
     clear_url_caches()
     yield
     clear_url_caches()
-    assert roll._rolls == (), "a connection was left on the roll"
+    assert rolls._rolls == (), "a connection was left on the roll"
 
 
 @pytest.fixture(autouse=True)
@@ -231,7 +231,7 @@ async def site(layer: InMemoryChannelLayer) -> AsyncIterator[Site]:
     yield site
     await asyncio.gather(*(socket.close() for socket in site.sockets))
     await site.served.close()
-    await harness.until(lambda: not roll._rolls)
+    await harness.until(lambda: not rolls._rolls)
 
 
 def cookie_of(browser: Client | None) -> dict[str, str]:

@@ -19,7 +19,8 @@ from fairway.asgi import Application, Pages
 from fairway.exceptions import ChannelLayerUnavailable, InvalidChannelLayerError
 from fairway.layers.layer import InMemoryChannelLayer
 from fairway.layers.registry import channel_layers
-from fairway.revocation import orders, roll
+from fairway.revocation import orders, rolls
+from fairway.revocation.hearing import ORDER
 from fairway.testing import HttpCommunicator, WebsocketCommunicator
 from tests.integration.revocation.conftest import (
     SECONDS_MAX,
@@ -162,7 +163,7 @@ class TestOtherServers:
         poll = HttpCommunicator(Application(Pages()), "GET", "/poll/", headers=headers)
         answer = asyncio.ensure_future(poll.get_response(SECONDS_MAX))
         async with asyncio.timeout(SECONDS_MAX):
-            while not roll.exist():  # noqa: ASYNC110 - what is waited for has no event
+            while not rolls.exist():  # noqa: ASYNC110 - what is waited for has no event
                 await asyncio.sleep(0.005)
         await fairway.adisconnect(user=user)
         assert (await answer)["status"] == 401
@@ -192,13 +193,13 @@ class TestOtherServers:
         user = await make_user_soon()
         communicator = WebsocketCommunicator(Late.as_asgi(), "/")
         assert (await communicator.connect())[0]
-        assert not roll.exist()
+        assert not rolls.exist()
         await communicator.send_to(text_data="token")
         assert await communicator.receive_from() == "set"
         await fairway.adisconnect(user=user)
         assert (await communicator.receive_output(SECONDS_MAX))["code"] == 4401
         await communicator.disconnect()
-        assert not roll.exist()
+        assert not rolls.exist()
 
 
 class TestForeignLayers:
@@ -269,7 +270,7 @@ async def test_other_members_survive_a_broken_order(
     user = await make_user_soon()
     socket = await site.open(await log_in_soon(user))
     for order in ({}, {"do": "close"}, {"do": "close", "user": 5}, {"do": "move", "session": b"x"}):
-        await layer.group_send(control_group(), {"type": roll.ORDER, **order})
+        await layer.group_send(control_group(), {"type": ORDER, **order})
     await layer.group_send(control_group(), {"type": "websocket.send", "text": "x"})
     assert await ask(socket) == "bob: hello"
     await fairway.adisconnect(user=user)

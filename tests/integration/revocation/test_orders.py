@@ -17,8 +17,9 @@ from pytest_django import Settings
 
 import fairway
 from fairway.layers.layer import InMemoryChannelLayer
-from fairway.revocation import roll
+from fairway.revocation import rolls
 from fairway.revocation.names import control_group
+from fairway.revocation.roll import Roll
 from fairway.session_stores import engine
 from tests.integration.revocation.conftest import (
     SECONDS_MAX,
@@ -152,7 +153,7 @@ class TestUsers:
         user.first_name = "Bob"
         await user.asave()
         await user.asave(update_fields=["last_login"])
-        (found,) = roll._rolls
+        (found,) = rolls._rolls
         await asyncio.gather(*found._tasks)
         assert await ask(mine) == "bob: hello"
 
@@ -239,7 +240,7 @@ class TestTransactions:
             with transaction.atomic():
                 fairway.disconnect(user=user)
                 User.objects.get(pk=user.pk).delete()
-                assert roll._rolls[0].users.of(str(user.pk))
+                assert rolls._rolls[0].users.of(str(user.pk))
                 if not commit:
                     transaction.set_rollback(True)
 
@@ -310,11 +311,11 @@ class TestRequests:
         assert b"retry: " in await stream.read_until(b"\r\n0\r\n\r\n")
 
 
-async def _with_members(number: int) -> tuple[roll.Roll, ...]:
+async def _with_members(number: int) -> tuple[Roll, ...]:
     async with asyncio.timeout(SECONDS_MAX):
-        while not roll._rolls or len(roll._rolls[0].members) < number:  # noqa: ASYNC110
+        while not rolls._rolls or len(rolls._rolls[0].members) < number:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
-    return roll._rolls
+    return rolls._rolls
 
 
 class TestDisconnect:
@@ -380,7 +381,7 @@ class TestRoll:
         await mine.close()
         await other.close()
         async with asyncio.timeout(SECONDS_MAX):
-            while roll._rolls:  # noqa: ASYNC110 - what is waited for has no event
+            while rolls._rolls:  # noqa: ASYNC110 - what is waited for has no event
                 await asyncio.sleep(0.005)
         assert [len(found.users), len(found.sessions), len(found.members)] == [0, 0, 0]
         assert not found._timers
@@ -409,9 +410,9 @@ class TestRoll:
                 ends.append(code)
 
         late["extensions"] = {"fairway": {"outbox": End()}}
-        roll.enter(late, None, "default")
+        rolls.enter(late, None, "default")
         await asyncio.sleep(0)
-        roll.leave(late)
+        rolls.leave(late)
         assert ends == [4401]
 
 

@@ -22,7 +22,7 @@ from pytest_django import Settings
 from websockets.asyncio.client import ClientConnection
 
 from fairway.exceptions import ConfigurationError
-from fairway.revocation import recheck, roll
+from fairway.revocation import recheck, roll, rolls
 from fairway.revocation.members import Member
 from fairway.session_stores import engine, merging_store
 from tests.integration.revocation.conftest import (
@@ -131,7 +131,7 @@ class TestInterval:
         """0 asks nothing."""
         settings.FAIRWAY = {"RECHECK_INTERVAL": given}
         await logged_in(site, "bob")
-        assert len(roll._rolls[0]._timers) == timers
+        assert len(rolls._rolls[0]._timers) == timers
 
     async def test_bounds(self, settings: Settings) -> None:
         """A wrong value is a mistake in the settings."""
