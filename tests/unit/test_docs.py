@@ -311,6 +311,16 @@ def test_code(page: Path) -> None:
 
 
 @each_page
+def test_mentions(page: Path) -> None:
+    """
+    What is named in full, as in ``fairway.layers.IPCChannelLayer``, is there.
+    """
+    for name in re.findall(r"`(fairway(?:\.[a-zA-Z_]\w*)+)(?=[`( ])", page.read_text()):
+        if not re.fullmatch(r"fairway\.[EWR]\d{3}", name):
+            assert pkgutil.resolve_name(name) is not None
+
+
+@each_page
 def test_links(page: Path) -> None:
     """
     Every file that is linked to exists.
