@@ -12,7 +12,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -128,7 +128,11 @@ class LiveServer:
             TimeoutError: It did not start within half a minute.
         """
         self._prepare(SharedDatabases() if apps.ready else None)
-        self._launch()
+        try:
+            self._launch()
+        except BaseException:
+            self._abandon()
+            raise
 
     def stop(self) -> None:
         """
@@ -156,7 +160,11 @@ class LiveServer:
         # On a loop Django has other connections than in the thread of the test's own queries.
         databases = await sync_to_async(SharedDatabases)() if apps.ready else None
         self._prepare(databases)
-        await asyncio.to_thread(self._launch)
+        try:
+            await asyncio.to_thread(self._launch)
+        except BaseException:
+            await asyncio.to_thread(self._abandon)
+            raise
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -213,12 +221,19 @@ class LiveServer:
         assert thread is not None  # noqa: S101 - made in _prepare
         assert server is not None  # noqa: S101 - as above
         thread.start()
-        in_time = self._ready.wait(START_SECONDS)
-        if not in_time or self._error is not None:
-            with self._undo:
-                self._finish()
-                raise TimeoutError(f"the live server did not start within {START_SECONDS:g} s")
+        if not self._ready.wait(START_SECONDS):
+            raise TimeoutError(f"the live server did not start within {START_SECONDS:g} s")
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
         self.port = server.port
+
+    def _abandon(self) -> None:
+        """
+        End what has not begun as it should.
+        """
+        with suppress(Exception):
+            self.stop()
 
     def _finish(self) -> None:
         """
@@ -227,10 +242,10 @@ class LiveServer:
         thread, server = self._thread, self._server
         if thread is None or server is None:
             return
-        server.stop(drain=DRAIN_SECONDS)
-        thread.join(STOP_SECONDS)
         self._thread = self._server = None
         self.port = self._wanted_port
+        server.stop(drain=DRAIN_SECONDS)
+        thread.join(STOP_SECONDS)
         if thread.is_alive():
             raise RuntimeError(
                 f"the live server did not end within {STOP_SECONDS:g} s; something in the "

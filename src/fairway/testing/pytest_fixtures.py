@@ -7,11 +7,13 @@ either mode or another runner. Django and the package are imported when a test a
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from unittest import TestCase
 
 import pytest
 
@@ -41,8 +43,12 @@ def live_fairway_server(
     address = request.config.getoption("liveserver", None)
     address = address or os.environ.get("DJANGO_LIVE_TEST_SERVER_ADDRESS") or "localhost"
     host, _, port = address.partition(":")
-    with LiveServer(host=host, port=int(port or 0)) as server:
+    server = LiveServer(host=host, port=int(port or 0))
+    _in_thread_of_queries(request, server.start)
+    try:
         yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture
@@ -73,6 +79,21 @@ def give_captured_broadcasts() -> Any:
     from fairway.testing import captured_broadcasts
 
     return captured_broadcasts
+
+
+def _in_thread_of_queries(request: pytest.FixtureRequest, function: Callable[[], None]) -> None:
+    """
+    Call a function in the thread in which a test's own queries run, whose databases it then meets.
+
+    Those of a coroutine run in asgiref's thread, as long as no ``async_to_sync`` is around it.
+    """
+    from asgiref.sync import SyncToAsync
+
+    is_case = request.cls is not None and issubclass(request.cls, TestCase)
+    if inspect.iscoroutinefunction(request.function) and not is_case:
+        SyncToAsync.single_thread_executor.submit(function).result()
+    else:
+        function()
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -18,7 +18,7 @@ from urllib.request import urlopen
 
 import pytest
 import websockets
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.apps import apps
 from django.conf import settings as django_settings
 from django.contrib.auth.models import Group, User
@@ -31,7 +31,7 @@ from websockets.sync.client import connect
 
 import fairway
 from fairway.exceptions import ConfigurationError
-from fairway.testing import LiveServer, live
+from fairway.testing import LiveServer, live, pytest_fixtures
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -400,3 +400,33 @@ class TestFailures:
         go.set()
         thread.join(SECONDS_MAX)
         assert not thread.is_alive()
+
+
+def test_layers_are_left_to_a_server_that_runs() -> None:
+    """
+    Between two tests layers are emptied, except for those whose sockets a server still has.
+    """
+    layer = fairway.get_channel_layer()
+    with LiveServer() as server, connect(f"{server.ws_url}/chat/") as ws:
+        ws.recv(SECONDS_MAX)
+        pytest_fixtures.forget_members([layer])
+        assert list(layer.groups) == ["chat"]
+    async_to_sync(layer.group_add)("chat", async_to_sync(layer.new_channel)())
+    pytest_fixtures.forget_members([layer, object()])
+    assert not layer.groups
+
+
+async def test_the_fixture_meets_the_queries_of_a_coroutine(
+    live_fairway_server: LiveServer,
+) -> None:
+    """
+    Server and coroutine use one connection, so neither finds a table that the other has locked.
+    """
+    async with websockets.connect(f"{live_fairway_server.ws_url}/chat/") as ws:
+        await ws.recv()
+        for number in range(50):
+            await ws.send(f'"server {number}"')
+            await Group.objects.acreate(name=f"test {number}")
+        for number in range(50):
+            assert await ws.recv() == f"server {number}"
+    assert await Group.objects.acount() == 100
