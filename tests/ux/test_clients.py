@@ -60,6 +60,12 @@ ROUTES = """
 ]
 """
 
+CROWD = 5
+CROWDED = ("missing trailing slash", "client sends no JSON", "foreign Origin")
+"""
+Faults that anybody may cause at any time.
+"""
+
 CHAT = Talk("/ws/chat/lobby/")
 
 
@@ -226,6 +232,7 @@ class Flow:
         before: What came of each case with its fault.
         after: As before, without.
         goes_on: What another client got right after each.
+        crowds: What was logged while several clients did the same at once.
     """
 
     def __init__(self, site: Site) -> None:
@@ -233,6 +240,7 @@ class Flow:
         self.before: dict[str, Told] = {}
         self.after: dict[str, Told] = {}
         self.goes_on: dict[str, Any] = {}
+        self.crowds: dict[str, list[str]] = {}
         self.talks = {fault: case.talk for fault, case in CASES.items()}
         self.marks = 0
 
@@ -270,6 +278,10 @@ class Flow:
             if told is self.before:
                 self.goes_on[fault] = await CHAT(started[1])
                 await self.log(command, started[1])
+        if told is self.before:
+            for fault in CROWDED:
+                await asyncio.gather(*[CASES[fault].talk(started[1]) for _ in range(CROWD)])
+                self.crowds[fault] = await self.log(command, started[1])
         # What concerns a route is said when it is read.
         told[".as_asgi() forgotten"].lines.extend(early)
         await command.stop()
@@ -333,3 +345,14 @@ def test_client_after_the_hint(flow: Flow, fault: str) -> None:
         assert len(told.lines) == 1
     else:
         assert told.lines == []
+
+
+@pytest.mark.parametrize("fault", CROWDED)
+def test_crowd(flow: Flow, fault: str) -> None:
+    """
+    Several clients at once are a line each, and never a traceback.
+    """
+    lines = flow.crowds[fault]
+    assert len(lines) == CROWD
+    assert ids(lines) == {CASES[fault].fault}
+    assert not any("Traceback" in line for line in lines)

@@ -234,6 +234,48 @@ async def test_whitenoise(site: Site, apps: tuple[str, ...]) -> None:
     assert (await get(address, "/static/admin/css/base.css"))[0] == 200
 
 
+async def test_broken_project(site: Site) -> None:
+    """
+    A project that cannot be loaded is one line with the place, or one traceback that ends with it.
+    """
+    site.urls.write_text(f"import requestz\n{site.urls.read_text()}")
+    alone = await refused(
+        await site.fairway("site_.asgi:application", "--port", "0"), "fairway.R110"
+    )
+    managed = await refused(await site.manage("serve", "--port", "0"), "fairway.R110")
+    assert managed == alone
+    place = re.findall(r"loaded: (\S+), line (\d+): ModuleNotFoundError", alone)
+    assert place == [(str(site.urls), "1")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault", "hint"),
+    [
+        (["serve", "--prot", "0"], "fairway.R102", "did you mean --port?"),
+        (["serve", "--port", "x"], "fairway.R102", "invalid int value"),
+        (["serve", "--port", "70000"], "fairway.R101", "between 0 and 65535"),
+        (["serve", "--port", "0", "--host", "203.0.113.1"], "fairway.R105", "203.0.113.1"),
+        (["serve", "--port", "0", "--certfile", "no.pem"], "fairway.R107", "no such file"),
+        (["runserver", "203.0.113.1:0", "--noreload"], "fairway.R105", "203.0.113.1"),
+    ],
+    ids=["flag", "type", "bounds", "host", "certificate", "runserver"],
+)
+async def test_wrong_flags(site: Site, arguments: list[str], fault: str, hint: str) -> None:
+    """
+    A flag that cannot be is refused in one line.
+    """
+    assert hint in await refused(await site.manage(*arguments), fault)
+
+
+async def test_wrong_layer(site: Site) -> None:
+    """
+    A channel layer that cannot be imported ends the start.
+    """
+    site.configure('CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.core.Layer"}}')
+    line = await refused(await site.manage("serve", "--port", "0"), "fairway.R112")
+    assert "Cannot import BACKEND 'channels_redis.core.Layer' specified for default" in line
+
+
 def test_records() -> None:
     """
     A traceback with its hint is one line of the log, and a banner none.

@@ -222,7 +222,7 @@ class TestStart:
     @pytest.mark.parametrize(
         ("code", "status", "said"),
         [
-            ("1 / 0", 2, r"fairway: [^\n]*, line 1: ZeroDivisionError: division by zero \[fairway.R109\]\n"),
+            ("1 / 0", 2, r"fairway: [^\n]*, line 1: ZeroDivisionError: [^\n]* \[fairway.R109\]\n"),
             ("import sys; sys.exit(7)", 7, ""),
             ("application = 1", 2, r"fairway: [^\n]* expected an ASGI application[^\n]*\n"),
             (
