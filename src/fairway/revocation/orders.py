@@ -186,11 +186,12 @@ def _announce(content: dict[str, Any], using: str | None) -> None:
     Give an order after the commit of one database, or now.
     """
     held = _held.get()
-    give = partial(_give, content) if held is None else partial(held.append, content)
     if using is not None and transaction_to_wait_for(using) is not None:
-        transaction.on_commit(give, using=using, robust=True)
+        transaction.on_commit(partial(_give, content), using=using, robust=True)
+    elif held is not None:
+        held.append(content)
     else:
-        give()
+        _give(content)
 
 
 def _give(content: dict[str, Any]) -> None:

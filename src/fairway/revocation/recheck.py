@@ -32,24 +32,29 @@ __all__ = ["find_ended", "is_hash_valid"]
 
 
 @database_sync_to_async
-def find_ended(members: list[Member]) -> list[Member]:
+def find_ended(members: list[Member]) -> dict[Member, bool]:
     """
-    Give the members whose user or session is no longer what let them in.
+    Find the members whose user or session is no longer what let them in.
+
+    Returns:
+        Them, each with whether no more than its session's hash is old: who changes their own
+        password has it saved in a moment.
     """
     users = _read_users({member.user for member in members if member.known and member.user})
     keys = {member: _key(member) for member in members}
     stored = still_stored({key for key in keys.values() if key is not None})
     welcome = Welcome()
-    ended = []
+    ended = {}
     for member, key in keys.items():
+        user = users.get(member.user)
         if key is not None and key not in stored:
             # Unless it was given a new one while we asked.
             if key == _key(member):
-                ended.append(member)
-        elif member.known:
-            user = users.get(member.user)
-            if user is None or not welcome.may_stay(user, member):
-                ended.append(member)
+                ended[member] = False
+        elif member.known and (user is None or not welcome.may_log_in(user, member)):
+            ended[member] = False
+        elif member.known and not _has_present_hash(user, member):
+            ended[member] = True
     return ended
 
 
@@ -67,52 +72,52 @@ def is_hash_valid(given: str | None, user: Any) -> bool:
 
 class Welcome:
     """
-    The rule, with the backends that were loaded for it.
+    Says who may log in, with the backends that were loaded for it.
     """
 
     def __init__(self) -> None:
         self._backends: dict[str | None, Any] = {}
 
-    def may_stay(self, user: Any, member: Member) -> bool:
+    def may_log_in(self, user: Any, member: Member) -> bool:
         """
-        Whether a user may go on with a connection.
+        Ask the backend of a member's session, as far as it can tell without a query.
 
-        One without the user in its session, as by a token, needs no session.
+        Without such a backend, as for a token's user, it is the user who says.
         """
-        content = getattr(member.store, "_session_cache", None)
-        if not content or user_text_in(content) != member.user:
-            return self._may_log_in(user, None)
-        path = content.get(BACKEND_SESSION_KEY)
-        if path not in settings.AUTHENTICATION_BACKENDS or not self._may_log_in(user, path):
+        content = _login_of(member)
+        path = content.get(BACKEND_SESSION_KEY) if content else None
+        if content and path not in settings.AUTHENTICATION_BACKENDS:
             return False
-        return is_hash_valid(content.get(HASH_SESSION_KEY), user) or self._has_changed_own(
-            user, member
-        )
-
-    def _may_log_in(self, user: Any, path: str | None) -> bool:
-        """
-        Ask the backend, as far as it can tell without a query, else the user.
-        """
         if path not in self._backends:
             self._backends[path] = load_backend(path) if path else None
         ask = getattr(self._backends[path], "user_can_authenticate", None)
         return bool(ask(user)) if ask else bool(getattr(user, "is_active", True))
 
-    def _has_changed_own(self, user: Any, member: Member) -> bool:
-        """
-        Whether the stored session has the new password's hash: it was changed from there.
-        """
-        session = member.store
-        if not isinstance(session, Merging):
-            return False
-        try:
-            session.refresh()
-        except UpdateError:
-            return False
-        content = session._session  # noqa: SLF001 - refreshed right above
-        return user_text_in(content) == member.user and is_hash_valid(
-            content.get(HASH_SESSION_KEY), user
-        )
+
+def _login_of(member: Member) -> dict[str, Any] | None:
+    """
+    Give the content of a member's session, if it is what logs its user in.
+    """
+    content: dict[str, Any] | None = getattr(member.store, "_session_cache", None)
+    return content if content and user_text_in(content) == member.user else None
+
+
+def _has_present_hash(user: Any, member: Member) -> bool:
+    """
+    Whether a member's session is of the user's present password, as known here or as stored.
+    """
+    content = _login_of(member)
+    if content is None or is_hash_valid(content.get(HASH_SESSION_KEY), user):
+        return True
+    session = member.store
+    if not isinstance(session, Merging):
+        return False
+    try:
+        session.refresh()
+    except UpdateError:
+        return False
+    content = _login_of(member)
+    return content is not None and is_hash_valid(content.get(HASH_SESSION_KEY), user)
 
 
 def _key(member: Member) -> str | None:

@@ -224,15 +224,14 @@ class Roll:
                 error,
             )
             return
-        again = [member for member in ended if self._may_yet_be_saved(member)]
+        again = [each for each, old in ended.items() if old and self._may_yet_be_saved(each)]
         if again:
-            retry = partial(self._check_again, again)
-            self._later(ROTATION_SECONDS, retry)
-        ended = [member for member in ended if member not in again and member in self]
+            self._later(ROTATION_SECONDS, partial(self._check_again, again))
+        closing = [member for member in ended if member not in again and member in self]
         if final:
-            self._end_all(ended, codes.UNAUTHENTICATED, "")
-        elif ended:
-            self._later(GRACE_SECONDS, partial(self._check_again, ended))
+            self._end_all(closing, codes.UNAUTHENTICATED, "")
+        elif closing:
+            self._later(GRACE_SECONDS, partial(self._check_again, closing))
 
     def _check_again(self, members: list[Member]) -> None:
         self._spawn(self._check([each for each in members if each in self], final=True))
