@@ -324,6 +324,11 @@ class AsyncConsumer:
                 self.__detach()
                 return
             code = codes.ABNORMAL
+            task = asyncio.current_task()
+            if task is not None:
+                # Heard: else the server would say it again, in the middle of disconnect().
+                task.uncancel()
+                threads.watch(task)
             await threads.give_up()
         elif isinstance(error, ClientFault):
             code = error.code
@@ -452,6 +457,7 @@ async def _in_any_case(call: Coroutine[Any, Any, None]) -> None:
         await asyncio.shield(task)
     except asyncio.CancelledError:
         task.add_done_callback(_report_end)
+        threads.watch(task)
         raise
 
 

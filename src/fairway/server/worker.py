@@ -273,6 +273,20 @@ class Worker:
                 self.options.application_close_timeout,
             )
             exchange.task.cancel()
+            self.loop.call_later(
+                self.options.application_close_timeout, self._cancel_again, exchange.task
+            )
+
+    def _cancel_again(self, task: asyncio.Task[None]) -> None:
+        """
+        Cancel an application once more that has neither ended nor taken note of the first time.
+
+        Where a thread waits for the loop, asgiref passes a cancellation on to what it waits for,
+        and then waits for the thread whatever becomes of it.
+        """
+        if not task.done() and task.cancelling():
+            task.cancel()
+            self.loop.call_later(self.options.application_close_timeout, self._cancel_again, task)
 
     async def drain(self, seconds: float) -> None:
         """

@@ -8,7 +8,7 @@ and no databases here; ``thread_connections`` knows the latter. Nothing but name
 file: ``calls`` for handlers, ``mapping`` for asgiref, ``pool``, ``seats``, ``lanes``, ``jobs``.
 """
 
-from fairway.threads.calls import enter, give_up, leave, own_context, rest
+from fairway.threads.calls import enter, give_up, leave, own_context, rest, watch
 from fairway.threads.lanes import Lane, Ledger, Use, in_use
 from fairway.threads.mapping import Threads
 from fairway.threads.seats import Seat
@@ -25,4 +25,5 @@ __all__ = [
     "leave",
     "own_context",
     "rest",
+    "watch",
 ]

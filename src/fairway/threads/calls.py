@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from contextvars import Context
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fairway.threads.mapping import LaneContext, Root, present
+from fairway.threads.mapping import LaneContext, Root, leave_thread, present
 
 if TYPE_CHECKING:
     from fairway.threads.lanes import Lane
@@ -81,6 +81,7 @@ async def give_up() -> None:
     lane = _present_lane()
     if lane is None:
         return
+    leave_thread()
     # The cancellation is on its way to the job by a callback.
     await asyncio.sleep(0)
     pool, seat, job = lane.pool, lane.seat, lane.job
@@ -88,6 +89,31 @@ async def give_up() -> None:
         return
     if monotonic() - job.started >= pool.close_timeout:
         pool.abandon(seat, job)
+
+
+def watch(task: asyncio.Task[Any]) -> None:
+    """
+    Abandon the calling task's thread if a job of ``task``, its own or a part, gets stuck there.
+
+    For what nobody cancels any more: a ``disconnect`` that runs in any case. Each job has its
+    time from when it begins; with its thread given up, the task is cancelled.
+    """
+    lane = _present_lane()
+    if lane is None:
+        return
+    loop, pool = asyncio.get_running_loop(), lane.pool
+
+    def look() -> None:
+        if task.done():
+            return
+        seat, job = lane.seat, lane.job
+        if seat is None or job is None or monotonic() - job.started < pool.close_timeout:
+            loop.call_later(pool.close_timeout, look)
+            return
+        pool.abandon(seat, job)
+        task.cancel()
+
+    loop.call_later(pool.close_timeout, look)
 
 
 def _present_lane() -> Lane | None:

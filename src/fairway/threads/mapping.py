@@ -15,7 +15,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import SyncToAsync, ThreadSensitiveContext
+from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext
 
 from fairway.threads.lanes import Grip, Lane
 from fairway.threads.pool import Pool
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fairway.threads.lanes import Ledger
     from fairway.threads.seats import Seat
 
-__all__ = ["LaneContext", "Root", "Threads", "present"]
+__all__ = ["LaneContext", "Root", "Threads", "leave_thread", "present"]
 
 END_SECONDS = 1.0
 """
@@ -35,6 +35,15 @@ present = SyncToAsync.thread_sensitive_context
 """
 The variable that says which of these contexts is the calling task's.
 """
+
+
+def leave_thread() -> None:
+    """
+    Have the calling task's work go to its lane again, and not to a thread it no longer waits for.
+
+    A thread that is stuck inside ``async_to_sync`` left its own executor in the task's context.
+    """
+    AsyncToSync.executors.current = None
 
 
 class Root(ThreadSensitiveContext):

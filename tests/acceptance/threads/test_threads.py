@@ -60,6 +60,25 @@ class Sleeper(fairway.WebsocketConsumer):
         ENDED.append(code)
 
 
+class Stuck(fairway.WebsocketConsumer):
+    where = ""
+
+    def receive(self, text_data=None, bytes_data=None):
+        self.where = text_data
+        if text_data == "below":
+            async_to_sync(self.below)()
+        elif text_data == "everywhere":
+            time.sleep(300)
+
+    async def below(self):
+        await sync_to_async(time.sleep)(300)
+
+    def disconnect(self, code):
+        ENDED.append(code)
+        if self.where in {"end", "everywhere"}:
+            time.sleep(300)
+
+
 class Echo(fairway.AsyncWebsocketConsumer):
     async def receive(self, text_data=None, bytes_data=None):
         await self.send(text_data)
@@ -173,7 +192,8 @@ def page(request):
 urlpatterns = [path("page/", page)] + [
     path(f"ws/{each.__name__.lower()}/", each.as_asgi())
     for each in (
-        c.Sleeper, c.Echo, c.Figures, c.Orm, c.Query, c.Rows, c.Recipe, c.Nested, c.Who, c.Speaker,
+        c.Sleeper, c.Stuck, c.Echo, c.Figures, c.Orm, c.Query, c.Rows, c.Recipe, c.Nested, c.Who,
+        c.Speaker,
     )
 ]
 """
@@ -424,6 +444,27 @@ async def test_a_stuck_handler_still_gets_its_disconnect(made: Project) -> None:
         assert status == 0
         assert output.count("is stuck since") == 1
         assert output.count("time.sleep(float(text_data))") == 1
+
+
+async def test_threads_stuck_at_other_places(made: Project) -> None:
+    """
+    In what a handler called back by async_to_sync, in disconnect itself, and in both: each
+    disconnect has run, each thread was given up once, and others are served.
+    """
+    async with running(made, "--threads", "3") as site:
+        for where, ended, stuck in (("below", 1, 1), ("end", 2, 2), ("everywhere", 3, 4)):
+            socket = await site.open("stuck")
+            await socket.send(where)
+            await asyncio.sleep(0.1)
+            await socket.close()
+            await site.reaches(ended=ended, stuck=stuck)
+        other = await site.open("sleeper")
+        await other.send("0")
+        assert await other.recv() == "slept"
+        status, output = await site.command.stop()
+        assert status == 0
+        assert output.count("is stuck since") == 4
+        assert "Error" not in output
 
 
 async def test_waiting_is_not_being_stuck(made: Project) -> None:

@@ -346,6 +346,41 @@ class TestDisconnect:
         (record,) = warnings(caplog)
         assert record.getMessage().startswith("GET /slow: the application did not end within 0.1 s")
 
+    async def test_late_application_that_does_not_hear(
+        self, serve: Serve, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """
+        One that goes on as if nothing had been said is told again; one that took note is left in
+        peace, and neither has a second line.
+        """
+        told: dict[str, int] = {}
+        ended: list[str] = []
+
+        async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
+            path, task = scope["path"], asyncio.current_task()
+            assert task is not None
+            while told.setdefault(path, 0) < 3:
+                try:
+                    await asyncio.sleep(0.5 if told.get(path) else 60)
+                    break
+                except asyncio.CancelledError:
+                    told[path] += 1
+                    if path == "/heard":
+                        task.uncancel()
+            ended.append(path)
+
+        served = await serve(deaf, application_close_timeout=0.1)
+        peers = []
+        for path in ("/deaf", "/heard"):
+            peer = await served.connect()
+            peers.append(peer)
+            await peer.send(request(path))
+            await until(lambda: len(told) == len(peers))
+            peer.reset()
+        await until(lambda: len(ended) == 2)
+        assert told == {"/deaf": 3, "/heard": 1}
+        assert len([each for each in warnings(caplog) if "did not end" in each.getMessage()]) == 2
+
     async def test_work_after_response(self, app: Puppet, serve: Serve) -> None:
         """
         What an application does after its response is its own affair, whatever its peer does.
