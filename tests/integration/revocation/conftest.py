@@ -15,6 +15,7 @@ from django.contrib.auth import views
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.file import SessionStore
 from django.core.cache import caches
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import Client
 from django.urls import clear_url_caches, path
@@ -75,7 +76,8 @@ class SyncEcho(fairway.WebsocketConsumer):
         Follow a command, and say who is there afterwards.
         """
         if text_data == "logout":
-            async_to_sync(auth.logout)(self.scope)
+            with transaction.atomic():
+                async_to_sync(auth.logout)(self.scope)
         elif text_data and text_data.startswith("login "):
             user = User.objects.get(username=text_data[6:])
             async_to_sync(auth.login)(self.scope, user)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.contrib.auth import HASH_SESSION_KEY
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.models import Session
 from django.db import transaction
@@ -17,7 +18,7 @@ from pytest_django import Settings
 
 import fairway
 from fairway.layers.layer import InMemoryChannelLayer
-from fairway.revocation import rolls
+from fairway.revocation import roll, rolls
 from fairway.revocation.names import control_group
 from fairway.revocation.roll import Roll
 from fairway.session_stores import engine
@@ -115,6 +116,69 @@ class TestPages:
         socket = await site.open(browser)
         await sync_to_async(browser.force_login)(await make_user_soon("bill"))
         assert await closed(socket) == 4401
+
+
+class TestSlowPages:
+    """
+    A page that changes the password and takes its time until the session is saved.
+    """
+
+    @pytest.fixture(autouse=True)
+    def short(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        Waits that are over soon.
+        """
+        monkeypatch.setattr(roll, "GRACE_SECONDS", 0.01)
+        monkeypatch.setattr(roll, "ROTATION_SECONDS", 0.5)
+
+    async def change_password(self, user: Any, browser: Client) -> Any:
+        """
+        Do what the page does before it is slow.
+        """
+        session: Any = engine()(browser.cookies["sessionid"].value)
+        user.set_password("another")
+        await user.asave()
+        await session.acycle_key()
+        await session.aset(HASH_SESSION_KEY, user.get_session_auth_hash())
+        return session
+
+    async def looked_at(self) -> None:
+        """
+        Wait until the database was asked.
+        """
+        (found,) = rolls._rolls
+        async with asyncio.timeout(SECONDS_MAX):
+            while found._to_look_at or found._tasks:  # noqa: ASYNC110 - has no event
+                await asyncio.sleep(0.005)
+
+    async def test_the_session_may_be_saved_late(self, site: Site) -> None:
+        """Under a new key it gets a second look, which finds the new hash."""
+        user, here, mine, _, other = await two(site)
+        session = await self.change_password(user, here)
+        assert await closed(other) == 4401
+        await self.looked_at()
+        await session.asave()
+        (found,) = rolls._rolls
+        async with asyncio.timeout(SECONDS_MAX):
+            while len(found._timers) > 1:  # noqa: ASYNC110 - the one of the interval stays
+                await asyncio.sleep(0.01)
+        await self.looked_at()
+        assert await ask(mine) == "bob: hello"
+
+    async def test_not_for_ever(self, site: Site) -> None:
+        """A session that is not saved ends."""
+        user, here, mine, _, _ = await two(site)
+        await self.change_password(user, here)
+        assert await closed(mine) == 4401
+
+    async def test_others_do_not_wait(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who is deactivated meanwhile leaves at once."""
+        monkeypatch.setattr(roll, "ROTATION_SECONDS", 60)
+        user, here, mine, _, _ = await two(site)
+        await self.change_password(user, here)
+        user.is_active = False
+        await user.asave()
+        assert await closed(mine) == 4401
 
 
 class TestUsers:
