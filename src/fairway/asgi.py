@@ -31,6 +31,7 @@ from fairway.ratelimits import admit_address, connect_limits
 from fairway.routing import Match, ProtocolTypeRouter, UrlconfRouter
 from fairway.routing.census import count_in_urlconf, count_of
 from fairway.routing.surroundings import restore
+from fairway.routing.twins import CHOSEN
 from fairway.routing.urlconf import enter_place
 from fairway.security import admit, admit_request
 from fairway.sessions import InstanceSessionWrapper, read_cookies
@@ -135,16 +136,18 @@ class Application:
             return
         if connect_limits() and not await admit_address(scope, receive, send):
             return
-        place = await enter_place(scope)
         entered = enter()
+        undo = None
         try:
+            place = await enter_place(scope)
+            undo = place.undo
             match = place.tree.find_socket(scope)
             scope["url_route"] = {"args": match.args, "kwargs": match.kwargs}
             await identify(scope)
             await match.application(scope, receive, send)
         finally:
             leave(entered)
-            restore(place.undo)
+            restore(undo)
 
     async def _http_consumer(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """
@@ -158,6 +161,8 @@ class Application:
             match = place.tree.find_http(scope, place.urlconf)
             if match is not None:
                 await self._answer(match, scope, receive, send)
+            elif place.urlconf is not None:
+                scope[CHOSEN] = place.urlconf
             return match is not None
         finally:
             restore(place.undo)

@@ -20,11 +20,12 @@ from django.core.handlers.base import BaseHandler
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.http.response import HttpResponseBase
 from django.urls import ResolverMatch
+from django.urls.exceptions import Resolver404
 
 from fairway.faults import Fault
 from fairway.pages.hops import Hop
 from fairway.pages.static import note_missing, unserved_path
-from fairway.routing.twins import page_instead
+from fairway.routing.twins import page_instead, socket_elsewhere
 from fairway.types import Receive, Scope, Send
 
 __all__ = ["PageRequest", "Pages", "exited", "script_prefix"]
@@ -74,9 +75,16 @@ class Pages(BaseHandler):
 
     def resolve_request(self, request: HttpRequest) -> ResolverMatch:
         """
-        Find the view, as Django does; a page that shares its route with a WebSocket is found too.
+        Find the view, as Django does, and what Fairway's own routes have to say to that.
         """
-        match: ResolverMatch = super().resolve_request(request)
+        try:
+            match: ResolverMatch = super().resolve_request(request)
+        except Resolver404:
+            socket = socket_elsewhere(request)
+            if socket is None:
+                raise
+            request.resolver_match = socket
+            return socket
         page = page_instead(match, request.path_info, getattr(request, "urlconf", None))
         if page is not None:
             request.resolver_match = match = page

@@ -1,5 +1,5 @@
 """
-A page and a WebSocket on one path: which of them a plain request is for.
+What a plain request gets at the path of a WebSocket: a page at the same route, or a word.
 
 Django's resolver gives the first of both. Where that is the consumer, which could only say that
 it wants a WebSocket, a page written at the very same route answers. A page that merely catches
@@ -12,12 +12,18 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from django.http import HttpRequest
 from django.urls import ResolverMatch, URLPattern, URLResolver, get_resolver
 from django.urls.exceptions import Resolver404
 
 from fairway.routing.callables import consumer_class_of, is_http_consumer
 
-__all__ = ["page_instead"]
+__all__ = ["CHOSEN", "page_instead", "socket_elsewhere"]
+
+CHOSEN = "fairway.urlconf"
+"""
+In a request's scope: the URL configuration that ``FAIRWAY["URLCONF"]`` gives it.
+"""
 
 
 def page_instead(match: ResolverMatch, path: str, urlconf: Any) -> ResolverMatch | None:
@@ -47,6 +53,24 @@ def page_instead(match: ResolverMatch, path: str, urlconf: Any) -> ResolverMatch
         # Without .as_asgi(), Django would take an instance for the answer.
         match.func = consumer_class.as_asgi()  # type: ignore[attr-defined] # a consumer class
     return None
+
+
+def socket_elsewhere(request: HttpRequest) -> ResolverMatch | None:
+    """
+    Find the WebSocket's consumer that a request asks for where ``FAIRWAY["URLCONF"]`` leads.
+
+    Pages are not looked for there, so Django knows no view for it; yet a handshake would succeed,
+    and the request has to be told what it lacks.
+    """
+    urlconf = getattr(request, "scope", {}).get(CHOSEN)
+    if urlconf is None:
+        return None
+    try:
+        match: ResolverMatch = get_resolver(urlconf).resolve(request.path_info)
+    except Resolver404:
+        return None
+    is_socket = consumer_class_of(match.func) is not None and not is_http_consumer(match.func)
+    return match if is_socket else None
 
 
 _without_sockets: WeakKeyDictionary[URLResolver, URLResolver] = WeakKeyDictionary()

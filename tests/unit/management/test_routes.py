@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +25,9 @@ from fairway import (
     EventStreamConsumer,
 )
 from fairway.auth import AuthMiddlewareStack
+from fairway.cli import main
+from fairway.management import subcommands
+from fairway.management.subcommands import routes
 from fairway.routing import ChannelNameRouter, ProtocolTypeRouter, URLRouter
 from fairway.security import AllowedHostsOriginValidator
 
@@ -224,6 +229,22 @@ def test_another_urlconf(capsys: pytest.CaptureFixture[str], settings: Settings)
         _, line = shown(capsys, *arguments)
         assert line.split()[0] == "/hosted/<room>/"
         assert line.split()[-1] == name
+
+
+def test_outside_of_a_project(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    `fairway routes` needs settings or an application, and says so.
+    """
+    monkeypatch.setattr(subcommands, "configure_logging", lambda: None)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delenv("DJANGO_SETTINGS_MODULE")
+    assert main(["routes", f"{HERE}:chat"]) == 0
+    assert f"{HERE}.Chat" in capsys.readouterr().out
+    monkeypatch.setattr(routes, "settings", SimpleNamespace(configured=False))
+    assert main(["routes"]) == 2
+    assert "fairway routes module:app" in capsys.readouterr().err
 
 
 def test_what_cannot_be_loaded_is_said(settings: Settings) -> None:
