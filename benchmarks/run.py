@@ -22,10 +22,11 @@ from benchmarks.harness.cores import Cores, kept_awake
 from benchmarks.harness.load import LoadError
 from benchmarks.harness.machine import Load, describe, raise_file_limit, wait_until_calm
 from benchmarks.harness.measure import Plan, measure
+from benchmarks.harness.peers import environment, versions
 from benchmarks.harness.report import render, row_cells
 from benchmarks.harness.rows import BLOCKS, Block
 from benchmarks.harness.store import Record, load, save
-from benchmarks.harness.subjects import SubjectError
+from benchmarks.harness.subjects import PEERS, SubjectError
 
 QUICK = Plan(repeat=1, repeat_max=1, warmup=0.2, seconds=0.5, warm_sockets=50, idle_sockets=500)
 
@@ -54,9 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if block.name not in asked.only:
             continue
         try:
+            facts = machine
+            if any(task.subject in PEERS for task in block.tasks):
+                # Made before calm is waited for: making it is work.
+                environment()
+                facts = {**machine, "beside": versions()}
             before = wait_until_calm(0 if asked.quick else asked.patience)
-            record = run_block(block, plan, cores, machine, before)
-        except (LoadError, SubjectError) as error:
+            record = run_block(block, plan, cores, facts, before)
+        except (BuildError, LoadError, SubjectError) as error:
             print(f"{block.name} was not measured: {error}\n", file=sys.stderr)
             failed = True
             continue

@@ -48,7 +48,7 @@ class Row:
         title: What a reader calls it.
         task: The task of the block it is about.
         against: The task it is divided by; empty for the value itself.
-        unit: What the figure counts: C, P, KiB, MiB or us.
+        unit: What the figure counts: C, P, a server of others, KiB, MiB or us.
         bar: The figure that must not be exceeded; None is for information.
         aim: The figure to come to.
         condition: Where the bar counts; None is everywhere.
@@ -225,6 +225,31 @@ BLOCKS = (
                 bar=3.5,
                 aim=2.5,
             ),
+        ),
+    ),
+    Block(
+        "pages",
+        "page",
+        (
+            Task("pages", "pages", "get", options=PAGE),
+            Task("granian", "granian", "get", options=PAGE),
+            Task("gunicorn", "gunicorn", "get", options=PAGE),
+            Task("uvicorn", "uvicorn", "get", options=PAGE),
+            Task("floor", "floor", "get", options=PAGE),
+        ),
+        (
+            Row(
+                "sync Django view, startproject's 7 middlewares",
+                "pages",
+                "granian",
+                "granian WSGI",
+                bar=1.15,
+                aim=1.0,
+            ),
+            Row("the same against the floor", "pages", "floor", "C"),
+            Row("granian WSGI", "granian", "floor", "C"),
+            Row("gunicorn, gthread", "gunicorn", "floor", "C"),
+            Row("uvicorn, Django's own ASGI handler", "uvicorn", "floor", "C"),
         ),
     ),
     Block(

@@ -25,8 +25,9 @@ from pathlib import Path
 
 from benchmarks.harness.build import BUILD, HERE, build
 from benchmarks.harness.cores import Cores, pinned
+from benchmarks.harness.peers import environment
 
-__all__ = ["FAIRWAY", "SERVERS", "Server", "SubjectError", "running"]
+__all__ = ["FAIRWAY", "PEERS", "SERVERS", "Server", "SubjectError", "running"]
 
 SERVERS = HERE / "servers"
 # How Fairway is started; another ASGI server can be named in its place.
@@ -36,7 +37,17 @@ APPLICATIONS = {
     "site": "django_site:application",
     "site-auth": "django_site:application",
     "site-2": "django_site:application",
+    "pages": "page_site:application",
 }
+PEERS = {
+    "granian": "granian --interface wsgi --workers 1 --host 127.0.0.1 --port {port} page_site:wsgi",
+    "gunicorn": "gunicorn -k gthread --threads 4 -b 127.0.0.1:{port} page_site:wsgi",
+    "uvicorn": "uvicorn --no-access-log --host 127.0.0.1 --port {port} page_site:application",
+}
+"""
+Other servers, from an environment of their own, with the site that is served by ``pages``.
+"""
+
 WORKERS = {"site-2": 2}
 READY_WITHIN = 30.0
 ENDS_WITHIN = 10.0
@@ -138,6 +149,9 @@ def command_line(name: str, port: int, server_command: str) -> list[str]:
         return [str(build("floor")), "--port", str(port)]
     if name == "bare":
         return [sys.executable, "bare.py", "--port", str(port)]
+    if name in PEERS:
+        program, *options = shlex.split(PEERS[name].format(port=port))
+        return [str(environment() / program), *options]
     values = {"app": APPLICATIONS[name], "port": str(port)}
     command = [part.format_map(values) for part in shlex.split(server_command)]
     return [*command, "--workers", str(WORKERS[name])] if name in WORKERS else command
