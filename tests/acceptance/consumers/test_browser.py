@@ -92,7 +92,22 @@ document.body.addEventListener("htmx:sseClose", () => {{
   document.getElementById("state").textContent = "closed"; }});
 </script>"""
 
-PAGES = {{"counting": COUNTING, "feed": FEED, "htmx2": HTMX2}}
+HTMX4 = """<!doctype html><script src="/script/htmx4/dist/htmx.min.js"></script>
+<script src="/script/htmx4/dist/ext/hx-sse.min.js"></script>
+<p id=state></p><p id=named></p><p id=counted></p>
+<div id=seen hx-sse:connect="/feed/" hx-sse:close="done"></div>
+<div id=counting hx-sse:connect="/counting/"></div>
+<script>
+const show = (name, text) => {{ document.getElementById(name).textContent = text; }};
+const seen = document.getElementById("seen");
+seen.addEventListener("htmx:sse:after:connection", () => show("state", "open"));
+seen.addEventListener("htmx:sse:close", () => show("state", "closed"));
+seen.addEventListener("news", (event) => show("named", event.detail.data));
+document.getElementById("counting").addEventListener("even", (event) =>
+  show("counted", event.detail.id));
+</script>"""
+
+PAGES = {{"counting": COUNTING, "feed": FEED, "htmx2": HTMX2, "htmx4": HTMX4}}
 
 urlpatterns = [
     path("page/<slug:name>/", page),
@@ -179,3 +194,23 @@ async def test_htmx(address: str, browser: Browser) -> None:
     await shows(page, "named", "named")
     await other.goto(f"http://{address}/say/?text=bye&event=done")
     await shows(page, "state", "closed")
+
+
+async def test_htmx_4(address: str, browser: Browser) -> None:
+    """
+    Streams work in htmx 4, which reads them by fetch: messages, names, ids, coming back, closing.
+    """
+    page = await browser.new_page()
+    await page.goto(f"http://{address}/page/htmx4/")
+    await shows(page, "state", "open")
+    await shows(page, "counted", "6")
+    other = await browser.new_page()
+    await other.goto(f"http://{address}/say/?text=<b>bold</b>")
+    await shows(page, "seen", "bold")
+    await other.goto(f"http://{address}/say/?text=named&event=news")
+    await shows(page, "named", "named")
+    await other.goto(f"http://{address}/say/?text=bye&event=done")
+    await shows(page, "state", "closed")
+    response = await other.goto(f"http://{address}/seen/")
+    assert response is not None
+    assert (await response.json())[:3] == [None, "2", "4"]
