@@ -234,6 +234,21 @@ class TestRefusal:
         )
         assert metrics.refusals.values["origin"] == before + 1
 
+    async def test_tells_the_client_in_development(
+        self, send: Any, sent: list[dict[str, Any]], settings: Any
+    ) -> None:
+        """With DEBUG the reason is in the answer too, where the server takes one."""
+        settings.DEBUG = True
+        scope = handshake(origin="http://evil.net")
+        scope["extensions"] = {"websocket.http.response": {}}
+        assert await admit(scope, connecting, send) is False
+        assert [each["type"] for each in sent] == [
+            "websocket.http.response.start",
+            "websocket.http.response.body",
+        ]
+        assert sent[0]["status"] == 403
+        assert sent[1]["body"].endswith(b'+= ["http://evil.net"] [fairway.R204]\n')
+
     async def test_says_nothing_when_it_passes(
         self, send: Any, sent: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
     ) -> None:

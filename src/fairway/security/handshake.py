@@ -73,8 +73,10 @@ class Refusal(NamedTuple):
     @property
     def words(self) -> bytes:
         """
-        What the client is told: not the reason, which is for the log.
+        What the client is told: in production not the reason, which is for the log.
         """
+        if settings.DEBUG:
+            return f"{self.reason}. If it is yours: {self.fix} [{self.fault}]\n".encode()
         return f"The {self.kind} of this request is not allowed here.\n".encode()
 
 
@@ -140,7 +142,9 @@ async def admit(scope: Scope, receive: Receive, send: Send) -> bool:
         found.fault,
         extra={"status_code": 403},
     )
-    await deny(receive, send)
+    extensions = scope.get("extensions") or {}
+    may_tell = settings.DEBUG and "websocket.http.response" in extensions
+    await deny(receive, send, found.words if may_tell else b"")
     return False
 
 

@@ -47,9 +47,21 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= SHOWN_MAX else f"{text[: SHOWN_MAX - 1]}…")
 
 
-async def deny(receive: Receive, send: Send) -> None:
+async def deny(receive: Receive, send: Send, words: bytes = b"") -> None:
     """
     Refuse a handshake, which the server answers with 403.
+
+    Args:
+        receive: The scope's.
+        send: The scope's.
+        words: What to say with it, if the server takes ``websocket.http.response``.
     """
-    if (await receive())["type"] == "websocket.connect":
+    if (await receive())["type"] != "websocket.connect":
+        return
+    if not words:
         await send({"type": "websocket.close"})
+        return
+    kind = "websocket.http.response"
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": f"{kind}.start", "status": 403, "headers": headers})
+    await send({"type": f"{kind}.body", "body": words})
