@@ -24,6 +24,7 @@ from fairway.wire.codes import CLOSE_CODES
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
+FRONT = [*sorted(ROOT.glob("*.md")), ROOT / "scripts" / "README.md"]
 NAMES = (DOCS / "reference" / "api.md").read_text()
 SOURCES = "".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.py")))
 
@@ -106,6 +107,7 @@ them: nobody is told of these. Whatever else such a module offers is on the page
 """
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+each_text = pytest.mark.parametrize("page", [*PAGES, *FRONT], ids=lambda page: page.stem)
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +239,7 @@ def test_flags(page: Path) -> None:
     assert named <= known | FLAGS_OF_OTHERS
 
 
-@each_page
+@each_text
 def test_settings(page: Path) -> None:
     """
     Every key of FAIRWAY and every variable exists.
@@ -283,7 +285,7 @@ def test_counters(page: Path) -> None:
         assert f'"{reason}"' in SOURCES or f'"{kind}"' in SOURCES, reason
 
 
-@each_page
+@each_text
 def test_checks(page: Path) -> None:
     """
     Every check exists, and the page of checks has every one there is.
@@ -295,7 +297,7 @@ def test_checks(page: Path) -> None:
         assert named == known
 
 
-@each_page
+@each_text
 def test_code(page: Path) -> None:
     """
     Python on a page is Python, and what it imports from Fairway, or names of it, is there.
@@ -310,7 +312,7 @@ def test_code(page: Path) -> None:
                 assert hasattr(fairway, node.attr) or node.attr in SUBMODULES, block
 
 
-@each_page
+@each_text
 def test_mentions(page: Path) -> None:
     """
     What is named in full, as in ``fairway.layers.IPCChannelLayer``, is there.
@@ -320,7 +322,7 @@ def test_mentions(page: Path) -> None:
             assert pkgutil.resolve_name(name) is not None
 
 
-@each_page
+@each_text
 def test_links(page: Path) -> None:
     """
     Every file that is linked to exists.
