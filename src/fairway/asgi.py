@@ -30,8 +30,9 @@ from fairway.faults import Fault
 from fairway.ratelimits import admit_address, connect_limits
 from fairway.routing import Match, ProtocolTypeRouter, UrlconfRouter
 from fairway.routing.census import count_in_urlconf, count_of
+from fairway.routing.matching import PathRouter, nested_router
 from fairway.routing.surroundings import restore
-from fairway.routing.twins import CHOSEN
+from fairway.routing.twins import BESIDE, CHOSEN
 from fairway.routing.urlconf import enter_place
 from fairway.security import admit, admit_request
 from fairway.sessions import InstanceSessionWrapper, read_cookies
@@ -57,16 +58,21 @@ class Pages:
     Args:
         static: Whether static files are served: None for as ``DEBUG`` says, True for
             always, False for never; in any case only with ``django.contrib.staticfiles``.
+        sockets: The project's own router for WebSockets beside these pages, if it has one:
+            a plain request for a path of its is told what it lacks.
     """
 
-    def __init__(self, *, static: bool | None = None) -> None:
+    def __init__(self, *, static: bool | None = None, sockets: PathRouter | None = None) -> None:
         self._static = static
+        self._sockets = sockets
         self._handler: Any = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
         Serve one request, with the threads of pages.
         """
+        if self._sockets is not None:
+            scope[BESIDE] = self._sockets
         entered = enter(page=True)
         try:
             await self.build()(scope, receive, send)
@@ -332,11 +338,11 @@ def import_application(spec: str, named_by: str = "application") -> Any:
     return value
 
 
-def _pages(static: bool | None) -> Pages:
+def _pages(static: bool | None, sockets: PathRouter | None = None) -> Pages:
     """
     Make pages alone, with their mistakes shown before serving.
     """
-    made = Pages(static=static)
+    made = Pages(static=static, sockets=sockets)
     made.build()
     return made
 
@@ -357,7 +363,8 @@ def _with_pages(router: ProtocolTypeRouter, spec: str, static: bool | None) -> R
         return Resolution(with_static_files(router, static), [])
     # A copy: the project may use its own in tests, or under another server.
     changed = copy.copy(router)
-    changed.application_mapping = {**router.application_mapping, "http": _pages(static)}
+    ours = _pages(static, nested_router(router.application_mapping.get("websocket")))
+    changed.application_mapping = {**router.application_mapping, "http": ours}
     return Resolution(changed, notes)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.management.test_commands import get
+from tests.acceptance.management.test_commands import ROUTER, get
 from tests.acceptance.project import Command
 from tests.ux.sites import HELLO, Site, Talk, change, free_port, ids, log_lines
 
@@ -246,6 +246,24 @@ async def test_broken_project(site: Site) -> None:
     assert managed == alone
     place = re.findall(r"loaded: (\S+), line (\d+): ModuleNotFoundError", alone)
     assert place == [(str(site.urls), "1")]
+
+
+async def test_proxy_drops_the_upgrade(site: Site) -> None:
+    """
+    A plain request for a route in a project's own router is told what a proxy has to pass on.
+    """
+    (site.folder / "site_" / "asgi.py").write_text(ROUTER)
+    command = await site.manage("serve", "site_.asgi:application", "--port", "0")
+    found = await command.expect(r"Serving on http://([^/\s]+)/\n")
+    assert "1 WebSocket route, served by Fairway" in found.string
+    status, body = await get(found[1], "/own/lobby/")
+    assert status == 426
+    assert '"Upgrade: websocket"' in body
+    assert await Talk("/own/lobby/")(found[1]) == HELLO
+    assert (await get(found[1], "/own/"))[0] == 404
+    lines = await stop(command)
+    assert ids(lines) == {"fairway.R202"}
+    assert len(lines) <= 3
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,23 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import ResolverMatch, URLPattern, URLResolver, get_resolver
 from django.urls.exceptions import Resolver404
 
+from fairway.consumers.application import upgrade_required
 from fairway.routing.callables import consumer_class_of, is_http_consumer
 
-__all__ = ["CHOSEN", "page_instead", "socket_elsewhere"]
+__all__ = ["BESIDE", "CHOSEN", "page_instead", "socket_elsewhere"]
 
 CHOSEN = "fairway.urlconf"
 """
 In a request's scope: the URL configuration that ``FAIRWAY["URLCONF"]`` gives it.
+"""
+
+BESIDE = "fairway.router"
+"""
+In a request's scope: the router for WebSockets that the project has beside its pages.
 """
 
 
@@ -57,12 +63,16 @@ def page_instead(match: ResolverMatch, path: str, urlconf: Any) -> ResolverMatch
 
 def socket_elsewhere(request: HttpRequest) -> ResolverMatch | None:
     """
-    Find the WebSocket's consumer that a request asks for where ``FAIRWAY["URLCONF"]`` leads.
+    Find the WebSocket's consumer that a request asks for where Django does not look.
 
-    Pages are not looked for there, so Django knows no view for it; yet a handshake would succeed,
-    and the request has to be told what it lacks.
+    That is where ``FAIRWAY["URLCONF"]`` leads, or in a router that the project wrote. Django knows
+    no view for it; yet a handshake would succeed, and the request has to be told what it lacks.
     """
-    urlconf = getattr(request, "scope", {}).get(CHOSEN)
+    scope = getattr(request, "scope", {})
+    router = scope.get(BESIDE)
+    if router is not None and router.reaches(request.path_info.lstrip("/")):
+        return ResolverMatch(_wants_websocket, (), {})
+    urlconf = scope.get(CHOSEN)
     if urlconf is None:
         return None
     try:
@@ -72,6 +82,15 @@ def socket_elsewhere(request: HttpRequest) -> ResolverMatch | None:
     is_socket = consumer_class_of(match.func) is not None and not is_http_consumer(match.func)
     return match if is_socket else None
 
+
+def _wants_websocket(request: HttpRequest) -> HttpResponse:
+    """
+    Answer a request for a path of the project's own router.
+    """
+    return upgrade_required(request)
+
+
+vars(_wants_websocket).update(csrf_exempt=True, login_required=False)
 
 _without_sockets: WeakKeyDictionary[URLResolver, URLResolver] = WeakKeyDictionary()
 

@@ -285,5 +285,5 @@ def _addition(setting: str, entry: str) -> str:
     """
     Write the line that adds an entry at the end of the settings.
     """
-    operator = "+=" if settings.is_overridden(setting) else "="
+    operator = "+=" if settings.is_overridden(setting) else "="  # type: ignore[misc] # its stubs
     return f"{setting} {operator} [{json.dumps(entry if len(entry) <= SHOWN_MAX else '…')}]"
