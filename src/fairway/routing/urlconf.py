@@ -4,14 +4,15 @@ Consumers in the project's own ``urls.py``, found as Django finds views.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from django.urls import LocalePrefixPattern, URLPattern, URLResolver, get_resolver
 from django.utils.translation import get_language
 
 from fairway.exceptions import RouteNotFound
-from fairway.routing.callables import is_http_consumer, is_socket_consumer
+from fairway.ratelimits.limits import message_limits
+from fairway.routing.callables import consumer_class_of, is_http_consumer, is_socket_consumer
 from fairway.routing.hosts import Fixed, choose, chooser
 from fairway.routing.matching import Match, Route, compile_routes, matches
 from fairway.routing.misses import describe
@@ -117,10 +118,13 @@ class UrlconfRouter:
         Read the routes now, so that their mistakes show before a socket comes.
 
         Raises:
-            ConfigurationError: ``FAIRWAY["URLCONF"]`` leads nowhere.
+            ConfigurationError: ``FAIRWAY["URLCONF"]`` leads nowhere, or a consumer's limits are
+                none.
         """
         choosing = chooser()
-        consumer_tree(choosing.urlconf if isinstance(choosing, Fixed) else None)
+        tree = consumer_tree(choosing.urlconf if isinstance(choosing, Fixed) else None)
+        for consumer_class in _consumer_classes(tree.sockets.children):
+            message_limits(consumer_class)
         follows_browser()
 
     def serves_requests(self) -> bool:
@@ -178,6 +182,17 @@ def consumer_tree(urlconf: Any = None) -> UrlTree:
     if tree is None:
         tree = vars(resolver)[TREE] = UrlTree(resolver)
     return tree
+
+
+def _consumer_classes(routes: Iterable[Route]) -> Iterator[Any]:
+    """
+    Give the class of each route's consumer.
+    """
+    for route in routes:
+        yield from _consumer_classes(route.children)
+        consumer_class = consumer_class_of(route.application)
+        if consumer_class is not None:
+            yield consumer_class
 
 
 def _locale_pattern(entries: Iterable[URLPattern | URLResolver]) -> LocalePrefixPattern | None:

@@ -388,9 +388,13 @@ class TestMessages:
         """A mistake in a class says which attribute of which class."""
         monkeypatch.setattr(Chatty, "messages_per_address", value)
         settings.FAIRWAY = {}  # Nothing is remembered of the class.
+        expected = rf"Chatty\.messages_per_address {message}"
         communicator = _communicator(Application(Pages()), "/chatty/")
-        with pytest.raises(ConfigurationError, match=rf"Chatty\.messages_per_address {message}"):
+        with pytest.raises(ConfigurationError, match=expected):
             await communicator.connect()
+        # At the start already, where there is one.
+        with pytest.raises(ConfigurationError, match=expected):
+            Application(Pages()).build()
 
 
 class TestCost:

@@ -133,6 +133,24 @@ router = ProtocolTypeRouter(
 )
 
 
+class Wrapped:
+    """
+    Middleware as it is written elsewhere.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """
+        Not called.
+        """
+        raise AssertionError
+
+
+wrapped = Wrapped(chat)
+
+
 @pytest.fixture(autouse=True)
 def project(settings: Settings) -> Iterator[None]:
     """
@@ -184,6 +202,9 @@ def test_the_routes_of_an_application(
         ["/plain/", "websocket", f"{HERE}.plain", "plain", "-", where],
         ["thumbnails", "channel", f"{HERE}.Task", "-", "-", where],
     ]
+    # So is middleware of others.
+    _, line = shown(capsys, f"{HERE}:wrapped")
+    assert line.split()[:3] == ["*", "websocket", f"{HERE}.Chat"]
     # The one named on the command line wins.
     _, line = shown(capsys, f"{HERE}:chat")
     assert line.split() == ["*", "websocket", f"{HERE}.Chat", "-", "yes", f"{HERE}:chat"]

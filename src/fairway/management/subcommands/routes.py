@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import json as json_format
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any
@@ -161,7 +161,11 @@ class Walk:
 
         from fairway.asgi import Pages
 
-        inner = getattr(application, "inner", getattr(application, "application", None))
+        names = ("inner", "application", "app")  # Channels', Django's and most others' word for it.
+        inner = next(
+            (_attributes(application)[name] for name in names if name in _attributes(application)),
+            None,
+        )
         if inner is not None:
             yield from self.through(inner, kind, path, name)
         elif path:
@@ -195,6 +199,13 @@ class Walk:
         """
         for entry, path, name, _ in _entries(entries, before or "/"):
             yield from self.through(entry.callback, kind, path, name)
+
+
+def _attributes(thing: Any) -> Mapping[str, Any]:
+    """
+    Give what an object holds itself, not what its class or a proxy makes of a name.
+    """
+    return getattr(thing, "__dict__", {})
 
 
 def _in_urlconf(urlconf: Any) -> Iterator[Row]:
