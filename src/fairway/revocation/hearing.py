@@ -10,7 +10,6 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from fairway.exceptions import FairwayError
 from fairway.faults import Fault
 from fairway.layers.codec import Envelope
 from fairway.layers.layer import ChannelLayer
@@ -117,11 +116,12 @@ class Hearing:
         except BaseException as error:
             layer.detach(channel)
             self._joining = None
-            if not isinstance(error, FairwayError):
+            if not isinstance(error, Exception):
                 raise
             self._notices.say(
                 "listen",
-                f"logins that end are not heard of at present: %s [{Fault.ORDERS_NOT_HEARD}]",
+                f"logins that end are not heard of at present: %s: %s [{Fault.ORDERS_NOT_HEARD}]",
+                type(error).__name__,
                 error,
             )
         else:

@@ -16,6 +16,7 @@ from django.contrib.auth import SESSION_KEY, get_user_model
 from django.utils.crypto import salted_hmac
 from django.utils.functional import LazyObject, empty
 
+from fairway import conf
 from fairway.layers.layer import INTERNAL
 
 __all__ = [
@@ -119,7 +120,10 @@ def control_group() -> str:
     """
     Name the one group that all orders go to; nobody can guess it and join.
     """
-    return f"{INTERNAL}{salted_hmac(SALT, 'group', algorithm='sha256').hexdigest()[:32]}"
+    # Without Django's settings there is no secret, and no session to keep secret either.
+    secret = conf.django_setting("SECRET_KEY", "") or "none"
+    made = salted_hmac(SALT, "group", secret, algorithm="sha256").hexdigest()
+    return f"{INTERNAL}{made[:32]}"
 
 
 def _pad(nonce: bytes) -> bytes:

@@ -203,6 +203,7 @@ class Roll:
         self._later(self._interval, self._recheck)
         if self.users or self.sessions:
             self._hearing.start()
+        if self.sessions or any(member.known for member in self.members.values()):
             self._spawn(self._check(list(self.members.values()), final=False))
 
     async def _check(self, members: list[Member], *, final: bool) -> None:
