@@ -78,20 +78,18 @@ async def choose(scope: Scope) -> Any:
         if inspect.isawaitable(found):
             found = await found
     except Exception as error:
-        error.fairway_fault = Fault.URLCONF_FAILED  # type: ignore[attr-defined] # what the log names
+        error.fault = Fault.URLCONF_FAILED  # type: ignore[attr-defined] # read by the server's log
         raise
     if found is None or hasattr(found, "urlpatterns"):
         return found
     if isinstance(found, str) and _exists(found):
         return found
     problem = "no module of that name" if isinstance(found, str) else "no URL configuration"
-    failure = ConfigurationError(
+    raise ConfigurationError(
         f"FAIRWAY['URLCONF'] returned {found!r} for {_site(scope)}: there is {problem}. Expected "
         "the dotted path of a URL configuration, or None for ROOT_URLCONF",
         fault=Fault.URLCONF_FAILED,
     )
-    failure.fairway_fault = Fault.URLCONF_FAILED  # type: ignore[attr-defined] # as above
-    raise failure
 
 
 def _import(path: str) -> Any:

@@ -378,7 +378,7 @@ class TestUrlconfs:
         await communicator.send_input({"type": "websocket.connect"})
         with pytest.raises((ConfigurationError, ZeroDivisionError), match=message) as caught:
             await communicator.wait()
-        assert vars(caught.value)["fairway_fault"] == "fairway.R209"
+        assert vars(caught.value)["fault"] == "fairway.R209"
 
 
 class TestServed:
