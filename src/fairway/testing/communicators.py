@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
 from asgiref.testing import ApplicationCommunicator as BaseApplicationCommunicator
+from django import db as django_db
+from django.core.signals import request_finished, request_started
 
 from fairway import db
 from fairway.callables import single_callable
@@ -408,20 +410,26 @@ def _outside(communicator: ApplicationCommunicator) -> int:
     return 2 + sum("__init__" in vars(one) for one in type(communicator).__mro__[:own])
 
 
+REQUEST_SIGNALS = (request_started, request_finished)
+
 _running = 0
 
 
 def _keep_connections_open(task: asyncio.Task[None]) -> None:
     """
-    Turn ``fairway.db.close_old_connections`` off until a task and all others like it have ended.
+    Turn the closing of old connections off until a task and all others like it have ended.
 
-    Counted, since communicators run at the same time: putting back what each one found would
-    leave it turned off for good. Not only while a communicator waits: a handler that has sent
-    its answer is cleaned up behind while the test goes on, in the connection of the test.
+    Consumers do it by ``fairway.db``, pages by Django's signals, where ``django.test.Client`` turns
+    it off too, since it would take the test's own transaction with it. That client turns it on
+    again, so each task turns it off anew. Counted, since communicators run at the same time, and
+    putting back what each one found would leave it off for good. Not only while one waits: what
+    has sent its answer is cleaned up behind while the test goes on.
     """
     global _running, _close  # noqa: PLW0603 - one process, one function to replace
     if not _running:
         _close, db.close_old_connections = db.close_old_connections, _nothing
+    for signal in REQUEST_SIGNALS:
+        signal.disconnect(django_db.close_old_connections)
     _running += 1
     task.add_done_callback(_put_back)
 
@@ -434,6 +442,8 @@ def _put_back(task: asyncio.Task[None]) -> None:
     _running -= 1
     if not _running:
         db.close_old_connections = _close
+        for signal in REQUEST_SIGNALS:
+            signal.connect(django_db.close_old_connections)
 
 
 _close = db.close_old_connections

@@ -311,11 +311,14 @@ async def run_pytest(folder: Path, *arguments: str, **tests: str) -> str:
     return await run(folder, "-m", "pytest", "-q", *given, *arguments, **tests)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-async def test_manage_py_test(folder: Path, processes: int) -> None:
+@pytest.mark.parametrize(("processes", "database"), [(1, "memory"), (2, "memory"), (2, "file")])
+async def test_manage_py_test(folder: Path, processes: int, database: str) -> None:
     """
     Django's own runner: live server and communicators, in one process and in parallel.
     """
+    if database == "file":
+        with (folder / "settings.py").open("a") as settings:
+            settings.write('DATABASES["default"]["TEST"] = {"NAME": "test.sqlite3"}\n')
     output = await run(
         folder,
         "-m",

@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections, connections
 from django.test import Client
 
 from fairway import db, testing
@@ -515,6 +519,40 @@ class TestHttp:
         """
         with pytest.raises(AssertionError, match="must be bytes"):
             HttpCommunicator(self.Answer.as_asgi(), "GET", "/", body="text")  # type: ignore[arg-type] # the point
+
+    async def test_a_page_closes_no_connection_of_the_test(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        What Django closes around requests stays open under a communicator, and only there.
+
+        Django's test client does the same while it works, and undoes it afterwards.
+        """
+        closed: list[None] = []
+        one = SimpleNamespace(
+            close_if_unusable_or_obsolete=lambda: closed.append(None), queries_log=deque()
+        )
+        monkeypatch.setattr(connections, "all", lambda **given: [one])
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            request_started.send(sender=None)
+            request_finished.send(sender=None)
+            await send({"type": "http.response.start", "status": 204})
+            await send({"type": "http.response.body"})
+            await receive()
+
+        first = HttpCommunicator(application, "GET", "/")
+        await first.get_response()
+        request_started.connect(close_old_connections)
+        second = HttpCommunicator(application, "GET", "/")
+        await second.get_response()
+        for communicator in (first, second):
+            assert not closed
+            await communicator.wait()
+        await asyncio.sleep(0)
+        request_started.send(sender=None)
+        request_finished.send(sender=None)
+        assert len(closed) == 2
 
 
 class TestChannelLayer:
