@@ -36,7 +36,6 @@ class AsyncPages(Pages):
         """
         See ``Pages``. A client that leaves cancels its view.
         """
-        _watch_eof(scope)
         try:
             body = await read_body(receive)
         except RequestAborted:
@@ -101,15 +100,3 @@ class AsyncPages(Pages):
         hop = Hop(copy_context(), end)
         hop.start()
         await hop.wait_ended()
-
-
-def _watch_eof(scope: Scope) -> None:
-    """
-    Have the server take the end of a client's sending for its leaving.
-
-    Clients that close a connection send nothing else, and other ASGI servers take it so. A
-    synchronous view could not be ended anyhow, so there a half-closed client gets its answer.
-    """
-    ends = scope.get("extensions", {}).get("fairway")
-    if ends is not None:
-        ends["configure"](gone_at_eof=True, lasting=False)

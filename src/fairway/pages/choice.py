@@ -69,9 +69,12 @@ class PageHandler:
             handler: Pages = self._sync
         elif self._mode == "async" or await self._views.lead(scope):
             handler = self._async
+            _watch_eof(scope)
         else:
             handler = self._sync
-        await handler(scope, receive, send)
+        # Without the server's ends: a request of Django's refers to itself, and would hold all of
+        # the exchange until the garbage collector comes.
+        await handler({**scope, "extensions": {}}, receive, send)
 
     @cached_property
     def _sync(self) -> Pages:
@@ -214,3 +217,15 @@ def _is_async_only(path: str) -> bool:
         return not getattr(import_string(path), "sync_capable", True)
     except ImportError:  # Loading the middleware says so, and better.
         return False
+
+
+def _watch_eof(scope: Scope) -> None:
+    """
+    Have the server take the end of a client's sending for its leaving.
+
+    Clients that close a connection send nothing else, and other ASGI servers take it so. A
+    synchronous view could not be ended anyhow, so there a half-closed client gets its answer.
+    """
+    ends = scope.get("extensions", {}).get("fairway")
+    if ends is not None:
+        ends["configure"](gone_at_eof=True, lasting=False)

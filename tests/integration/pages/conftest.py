@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from django.core import signals
+from django.db.backends.signals import connection_created
 from django.urls import clear_url_caches, path
 from pytest_django import Settings
 
@@ -105,6 +106,14 @@ class Site:
         return response
 
 
+def close_like_others(connection: Any, **kwargs: Any) -> None:
+    """
+    Have a page's connection closed as one to any database, though this one is in memory.
+    """
+    if "fairway-page" in threading.current_thread().name:
+        connection.is_in_memory_db = lambda: False
+
+
 Serve = Callable[..., Awaitable[Site]]
 
 
@@ -119,6 +128,7 @@ async def serve(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     settings.ALLOWED_HOSTS = ["a"]
     settings.MIDDLEWARE = []
     finished = Finished()
+    connection_created.connect(close_like_others)
     signals.request_started.connect(finished.on_start)
     signals.request_finished.connect(finished.on_finish)
 
@@ -168,6 +178,7 @@ async def serve(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         late = site.served.worker.late
         await until(lambda late=late: not late)  # type: ignore[misc] # nothing to infer
         await site.threads.stop()
+    connection_created.disconnect(close_like_others)
     signals.request_started.disconnect(finished.on_start)
     signals.request_finished.disconnect(finished.on_finish)
     clear_url_caches()
