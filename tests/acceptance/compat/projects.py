@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-__all__ = ["ASYNC", "OLD", "PAGES", "SYNC", "TESTS", "Files", "change", "write"]
+__all__ = ["ASYNC", "OLD", "PAGES", "SYNC", "TESTS", "TOPICS", "Files", "change", "write"]
 
 Files: TypeAlias = Mapping[str, str]
 
@@ -248,10 +248,18 @@ class ChatTests(ChannelsLiveServerTestCase):
 The fourth step: tests against the live server, and with a communicator.
 """
 
+URLS = """
+from django.contrib import admin
+from django.urls import path
+
+urlpatterns = [path("admin/", admin.site.urls)]
+"""
+
 # --- A project of the days of Channels 2.4 -----------------------------------------------------
 
 OLD: Files = {
     "chat/__init__.py": "",
+    "site_/urls.py": URLS,
     "chat/consumers.py": """
 import json
 
@@ -413,6 +421,158 @@ application = get_default_application()
 }
 """
 Classes instead of ``.as_asgi()``, middleware that is called twice, no "http".
+"""
+
+
+# --- Channels' topics, an example of each --------------------------------------------------------
+
+TOPICS: Files = {
+    "chat/__init__.py": "",
+    "site_/urls.py": URLS,
+    "chat/consumers.py": """
+import json
+
+from django.contrib.auth.models import User
+
+from fairway.auth import get_user, login, logout
+from fairway.consumer import AsyncConsumer, SyncConsumer
+from fairway.db import database_sync_to_async
+from fairway.exceptions import DenyConnection, StopConsumer
+from fairway.generic.http import AsyncHttpConsumer
+from fairway.generic.websocket import (
+    AsyncJsonWebsocketConsumer,
+    JsonWebsocketConsumer,
+    WebsocketConsumer,
+)
+
+
+class EchoConsumer(AsyncConsumer):
+    async def websocket_connect(self, event):
+        await self.send({"type": "websocket.accept"})
+
+    async def websocket_receive(self, event):
+        await self.send({"type": "websocket.send", "text": event["text"]})
+
+    async def websocket_disconnect(self, event):
+        raise StopConsumer
+
+
+class GroupsConsumer(WebsocketConsumer):
+    groups = ["broadcast"]
+
+    def connect(self):
+        if "deny" in self.scope["query_string"].decode():
+            raise DenyConnection
+        self.accept("second" if "second" in self.scope["subprotocols"] else None)
+
+    def receive(self, text_data=None, bytes_data=None):
+        if bytes_data:
+            self.send(bytes_data=bytes_data[::-1])
+        elif text_data == "close":
+            self.close(code=4123)
+        else:
+            self.send(text_data=text_data.upper())
+
+    def chat_message(self, event):
+        self.send(text_data=event["text"])
+
+
+class AccountConsumer(AsyncJsonWebsocketConsumer):
+    async def receive_json(self, content):
+        if "login" in content:
+            user = await User.objects.aget(username=content["login"])
+            await login(self.scope, user)
+            await database_sync_to_async(self.scope["session"].save)()
+        elif "logout" in content:
+            await logout(self.scope)
+        user = await get_user(self.scope)
+        await self.send_json({"user": str(user), "count": await self.count()})
+
+    @database_sync_to_async
+    def count(self):
+        return User.objects.count()
+
+
+class CountingConsumer(JsonWebsocketConsumer):
+    def receive_json(self, content):
+        seen = self.scope["session"].get("seen", 0) + 1
+        self.scope["session"]["seen"] = seen
+        self.scope["session"].save()
+        self.send_json({"seen": seen, "page": self.scope["url_route"]["kwargs"]})
+
+
+class HelloConsumer(AsyncHttpConsumer):
+    async def handle(self, body):
+        headers = [(b"Content-Type", b"text/plain")]
+        await self.send_response(200, b"hello " + str(self.scope["user"]).encode(), headers=headers)
+
+
+class LongPollConsumer(AsyncHttpConsumer):
+    async def handle(self, body):
+        await self.channel_layer.group_add("broadcast", self.channel_name)
+        await self.send_headers(headers=[(b"Content-Type", b"application/json")])
+        # Headers leave with the first part of the body; this one says that it goes on.
+        await self.send_body(b"", more_body=True)
+
+    async def chat_message(self, event):
+        await self.send_body(json.dumps(event).encode())
+
+
+class PrintConsumer(SyncConsumer):
+    def test_print(self, message):
+        print("printed:", message["text"], flush=True)
+""",
+    "chat/middleware.py": """
+from fairway.middleware import BaseMiddleware
+
+
+class HeaderMiddleware(BaseMiddleware):
+    async def __call__(self, scope, receive, send):
+        scope["language"] = dict(scope["headers"]).get(b"accept-language", b"").decode()
+        return await super().__call__(scope, receive, send)
+""",
+    "site_/asgi.py": """
+import os
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "site_.settings")
+django_asgi_app = get_asgi_application()
+
+from django.urls import path, re_path
+
+from chat import consumers
+from chat.middleware import HeaderMiddleware
+from fairway.auth import AuthMiddlewareStack
+from fairway.routing import ChannelNameRouter, ProtocolTypeRouter, URLRouter
+from fairway.security.websocket import OriginValidator
+from fairway.sessions import SessionMiddlewareStack
+
+inner = URLRouter([path("counting/", consumers.CountingConsumer.as_asgi())])
+
+application = ProtocolTypeRouter({
+    "http": URLRouter([
+        path("hello/", AuthMiddlewareStack(consumers.HelloConsumer.as_asgi())),
+        path("longpoll/", consumers.LongPollConsumer.as_asgi()),
+        re_path(r"", django_asgi_app),
+    ]),
+    "websocket": OriginValidator(
+        AuthMiddlewareStack(
+            URLRouter([
+                path("echo/", consumers.EchoConsumer.as_asgi()),
+                path("groups/", HeaderMiddleware(consumers.GroupsConsumer.as_asgi())),
+                path("account/", consumers.AccountConsumer.as_asgi()),
+                path("pages/<int:number>/", SessionMiddlewareStack(inner)),
+            ])
+        ),
+        [".example.com", "http://.page.test:81"],
+    ),
+    "channel": ChannelNameRouter({"print": consumers.PrintConsumer.as_asgi()}),
+})
+""",
+}
+"""
+Consumers of each kind, routing, sessions, users, databases, origins, workers.
 """
 
 

@@ -90,7 +90,7 @@ async def test_tutorial(project: Project, browser: Browser) -> None:
     """Each step of the tutorial works in development, its tests pass, and so it does served."""
     folder = project.folder
     projects.change(folder, "site_.asgi.application")
-    await (await project.manage("migrate", "-v", "0")).ended()
+    assert await (await project.manage("migrate", "-v", "0")).ended() == (0, "")
     running, address = await develop(project, projects.PAGES)
     assert "room-name-input" in await get(address, "/chat/")
     await running.kill()
@@ -134,7 +134,7 @@ async def old(project: Project) -> Project:
     """
     projects.write(project.folder, projects.OLD)
     projects.change(project.folder, "site_.routing.application")
-    await (await project.manage("migrate", "-v", "0")).ended()
+    assert await (await project.manage("migrate", "-v", "0")).ended() == (0, "")
     return project
 
 
