@@ -33,7 +33,7 @@ from fairway.routing.census import count_in_urlconf, count_of
 from fairway.routing.matching import PathRouter, nested_router
 from fairway.routing.surroundings import restore
 from fairway.routing.twins import BESIDE, CHOSEN
-from fairway.routing.urlconf import enter_place
+from fairway.routing.urlconf import enter_place, enter_route
 from fairway.security import admit, admit_request
 from fairway.sessions import InstanceSessionWrapper, read_cookies
 from fairway.threads import enter, leave
@@ -145,9 +145,7 @@ class Application:
         entered = enter()
         undo = None
         try:
-            place = await enter_place(scope)
-            undo = place.undo
-            match = place.tree.find_socket(scope)
+            match, undo = await enter_route(scope)
             scope["url_route"] = {"args": match.args, "kwargs": match.kwargs}
             await identify(scope)
             await match.application(scope, receive, send)

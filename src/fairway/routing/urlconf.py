@@ -19,7 +19,7 @@ from fairway.routing.misses import describe
 from fairway.routing.surroundings import Undo, follows_browser, path_below, restore, surround
 from fairway.types import Receive, Scope, Send
 
-__all__ = ["Place", "UrlTree", "UrlconfRouter", "consumer_tree", "enter_place"]
+__all__ = ["Place", "UrlTree", "UrlconfRouter", "consumer_tree", "enter_place", "enter_route"]
 
 
 TREE = "fairway_tree"
@@ -105,13 +105,12 @@ class UrlconfRouter:
         Raises:
             RouteNotFound: No consumer route fits.
         """
-        place = await enter_place(scope)
+        match, undo = await enter_route(scope)
         try:
-            match = place.tree.find_socket(scope)
             inner = dict(scope, url_route={"args": match.args, "kwargs": match.kwargs})
             return await match.application(inner, receive, send)
         finally:
-            restore(place.undo)
+            restore(undo)
 
     def load(self) -> None:
         """
@@ -164,6 +163,24 @@ async def enter_place(scope: Scope) -> Place:
     tree = consumer_tree(urlconf)
     undo = await surround(scope, urlconf, localized=tree.localized, prefixed=tree.prefixed)
     return Place(tree, urlconf, undo)
+
+
+async def enter_route(scope: Scope) -> tuple[Match, Undo | None]:
+    """
+    Do the same for a WebSocket, and find its consumer.
+
+    Returns:
+        The route, and what to ``restore()`` at the end.
+
+    Raises:
+        RouteNotFound: No consumer route fits; what held before holds again.
+    """
+    place = await enter_place(scope)
+    try:
+        return place.tree.find_socket(scope), place.undo
+    except RouteNotFound:
+        restore(place.undo)
+        raise
 
 
 def consumer_tree(urlconf: Any = None) -> UrlTree:
