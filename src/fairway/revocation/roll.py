@@ -32,7 +32,7 @@ __all__ = ["Roll"]
 
 logger = logging.getLogger("fairway.auth")
 
-GRACE_SECONDS = 0.25
+GRACE_SECONDS = 0.4
 """
 Time for who changed their own password to get the session saved that goes on.
 """
