@@ -28,6 +28,7 @@ from django.utils.functional import LazyObject
 from fairway.callables import single_callable
 from fairway.db import database_sync_to_async
 from fairway.middleware import BaseMiddleware
+from fairway.ratelimits import admit_address, connect_limits
 from fairway.revocation import enter, held_back, is_hash_valid, is_on, refresh
 from fairway.session_stores import Merging
 from fairway.sessions import CookieMiddleware, SessionMiddleware, open_session, read_cookies
@@ -213,6 +214,8 @@ class AuthMiddlewareStack:
         """
         if scope["type"] != "websocket":
             return await self._stack(scope, receive, send)
+        if connect_limits() and not await admit_address(scope, receive, send):
+            return None
         scope = dict(scope)
         await identify(scope)
         return await self.inner(scope, receive, send)

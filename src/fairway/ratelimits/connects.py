@@ -32,13 +32,13 @@ In a scope: its address is counted already.
 
 async def admit_address(scope: Scope, receive: Receive, send: Send) -> bool:
     """
-    Count a connect of an address, or answer that it is one too many.
+    Count a connect of an address, once, or answer that it is one too many.
 
     Returns:
         Whether it may go on.
     """
     limits = connect_limits()
-    if limits is None or limits.address is None:
+    if limits is None or limits.address is None or COUNTED in scope:
         return True
     scope[COUNTED] = True
     key = address_of(scope)
@@ -61,7 +61,7 @@ async def admit_connect(scope: Scope, receive: Receive, send: Send) -> bool:
     limits = connect_limits()
     if limits is None:
         return True
-    if COUNTED not in scope and not await admit_address(scope, receive, send):
+    if not await admit_address(scope, receive, send):
         return False
     key = None if limits.user is None else user_of(scope)
     if limits.user is None or key is None:

@@ -17,6 +17,7 @@ from pytest_django import Settings
 
 from fairway import AsyncHttpConsumer, AsyncWebsocketConsumer, WebsocketConsumer, metrics
 from fairway.asgi import Application, Pages
+from fairway.auth import AuthMiddlewareStack
 from fairway.exceptions import ConfigurationError
 from fairway.layers.notices import Notices
 from fairway.ratelimits import connects, count_messages, messages
@@ -237,9 +238,26 @@ class TestConnects:
     async def test_a_stack_of_ones_own_counts_once(self, settings: Settings) -> None:
         """Without the default application the consumer counts; with it, nobody counts twice."""
         settings.FAIRWAY = {"CONNECTS_PER_ADDRESS": 1, "CONNECTS_BURST": 2}
-        for application in (URLRouter(Urls.urlpatterns[:1]), Application(Pages())):
+        router = URLRouter(Urls.urlpatterns[:1])
+        for application in (router, AuthMiddlewareStack(router), Application(Pages())):
             settings.FAIRWAY = {**settings.FAIRWAY}
             assert [await _connects(application) for _ in range(3)] == [True, True, False]
+
+    async def test_no_session_is_read_for_one_too_many(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is refused for its address costs no query, by either stack."""
+        monkeypatch.setattr("fairway.asgi.identify", _never)
+        monkeypatch.setattr("fairway.auth.identify", _never)
+        settings.FAIRWAY = {"CONNECTS_PER_ADDRESS": 1}
+        for application in (
+            AuthMiddlewareStack(Urls.urlpatterns[0].callback),
+            Application(Pages()),
+        ):
+            with pytest.raises(AssertionError):
+                await _connects(application)
+            assert not await _connects(application)
+            settings.FAIRWAY = {**settings.FAIRWAY}
 
     async def test_without_the_extension_it_is_refused_plainly(self, settings: Settings) -> None:
         """A server that cannot answer a handshake refuses it, which is 403."""
