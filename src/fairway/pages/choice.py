@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from asgiref.sync import iscoroutinefunction
+from asgiref.sync import ThreadSensitiveContext, iscoroutinefunction
 from django.conf import settings
 from django.http import Http404
 from django.urls import LocalePrefixPattern, URLPattern, URLResolver, get_resolver
@@ -27,6 +27,7 @@ from fairway.pages.handler import Pages
 from fairway.pages.sync import SyncPages
 from fairway.routing.hosts import choose, chooser
 from fairway.routing.surroundings import path_below
+from fairway.threads.mapping import present
 from fairway.types import Receive, Scope, Send
 
 __all__ = ["PageHandler"]
@@ -74,7 +75,13 @@ class PageHandler:
             handler = self._sync
         # Without the server's ends: a request of Django's refers to itself, and would hold all of
         # the exchange until the garbage collector comes.
-        await handler({**scope, "extensions": {}}, receive, send)
+        scope = {**scope, "extensions": {}}
+        if present.get(None) is not None:
+            await handler(scope, receive, send)
+        else:
+            # Under another server: a thread for each page, as under Django's own handler.
+            async with ThreadSensitiveContext():
+                await handler(scope, receive, send)
 
     @cached_property
     def _sync(self) -> Pages:

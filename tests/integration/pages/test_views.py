@@ -545,6 +545,8 @@ class TestFailures:
         assert b"the view failed" in answer.body
         assert b"Request Method" in answer.body
 
+    @pytest.mark.filterwarnings("ignore:.*settings.MAILERS:DeprecationWarning")
+    @pytest.mark.filterwarnings("ignore:.*settings.MAILERS:PendingDeprecationWarning")
     @pytest.mark.parametrize("mode", MODES)
     async def test_mail_to_admins(self, serve: Serve, mode: str) -> None:
         """ADMINS get a mail by Django's own logging handler."""
