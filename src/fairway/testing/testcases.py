@@ -8,16 +8,13 @@ the attributes of a class make of it.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.test import TransactionTestCase, modify_settings
 from django.utils.functional import classproperty
 
 from fairway.testing.live import LiveServer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["ChannelsLiveServerTestCase"]
 
@@ -43,7 +40,7 @@ class ChannelsLiveServerTestCase(TransactionTestCase):
     application: ClassVar[Any] = None
     server_options: ClassVar[dict[str, Any]] = {}
     serve_static: bool = True
-    static_wrapper: ClassVar[Callable[[Any], Any]] = ASGIStaticFilesHandler
+    static_wrapper: ClassVar[Any] = ASGIStaticFilesHandler
     ProtocolServerProcess: ClassVar[Any] = None
 
     live_server: ClassVar[LiveServer]
@@ -90,7 +87,7 @@ class ChannelsLiveServerTestCase(TransactionTestCase):
         """
         Make the server that the attributes describe.
         """
-        wrapper: Any = cls.static_wrapper
+        wrapper = cls.static_wrapper
         static = True if wrapper is ASGIStaticFilesHandler else wrapper or False
         return LiveServer(
             cls.application,
