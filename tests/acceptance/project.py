@@ -186,6 +186,7 @@ class Project:
         *arguments: str,
         fds: tuple[int, ...] = (),
         environment: Mapping[str, str] | None = None,
+        stdin: int = asyncio.subprocess.DEVNULL,
     ) -> Command:
         """
         Start a program in the project's folder, with descriptors passed on to it.
@@ -200,7 +201,7 @@ class Project:
                 "DJANGO_SETTINGS_MODULE": self.settings_module,
                 **(environment or {}),
             },
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=stdin,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,

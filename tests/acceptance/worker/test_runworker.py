@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from tests.acceptance.project import Command, Project
 
@@ -57,27 +61,27 @@ application = ProtocolTypeRouter({
 })
 """
 
-SEND = """
-import sys, time
+SENDER = """
+import sys
+import time
+
 from asgiref.sync import async_to_sync
 from fairway.exceptions import ChannelFull
 from fairway.layers import get_channel_layer
 
 send = async_to_sync(get_channel_layer().send)
-for number in range(FIRST, LAST):
-    for channel, kind in (("thumbnails", "thumbnail.make"), ("mail", "mail.send")):
-        while True:
-            try:
-                send(channel, {"type": kind, "number": number})
-                break
-            except ChannelFull:
-                time.sleep(0.01)
-"""
-
-HOLD = """
-from asgiref.sync import async_to_sync
-from fairway.layers import get_channel_layer
-async_to_sync(get_channel_layer().send)("mail", {"type": "mail.hold", "seconds": SECONDS})
+for line in sys.stdin:
+    first, last, hold = map(float, line.split())
+    if hold:
+        send("mail", {"type": "mail.hold", "seconds": hold})
+    for number in range(int(first), int(last)):
+        for channel, kind in (("thumbnails", "thumbnail.make"), ("mail", "mail.send")):
+            while True:
+                try:
+                    send(channel, {"type": kind, "number": number})
+                    break
+                except ChannelFull:
+                    time.sleep(0.01)
 """
 
 
@@ -123,15 +127,22 @@ async def worker(project: Project, *channels: str) -> Command:
     return command
 
 
-async def shell(project: Project, code: str) -> None:
+async def sender(project: Project) -> Callable[[int, int, float], None]:
     """
-    Run code in a process of its own.
+    Start a process that sends, and give what tells it numbers, and seconds to hold a worker up.
     """
-    command = await project.manage("shell", "-v", "0", "-c", code)
-    status, output = await command.ended()
-    assert status == 0, output
+    arguments = ("manage.py", "shell", "-v", "0", "-c", SENDER)
+    command = await project.start(sys.executable, *arguments, stdin=asyncio.subprocess.PIPE)
+    stdin = command.process.stdin
+    assert stdin is not None
+
+    def send(first: int, last: int, hold: float) -> None:
+        stdin.write(f"{first} {last} {hold}\n".encode())
+
+    return send
 
 
+@pytest.mark.slow(40, "a project and four processes")
 async def test_each_message_is_handled_once(project: Project) -> None:
     """Two workers share what others send; one that is killed or stopped loses nothing unread."""
     (project.folder / "site_" / "asgi.py").write_text(ASGI)
@@ -139,34 +150,30 @@ async def test_each_message_is_handled_once(project: Project) -> None:
         settings.write("ASGI_APPLICATION = 'site_.asgi.application'\n")
     await (await project.manage("migrate", "-v", "0")).ended()
     done = Done(project.folder)
+    send = await sender(project)
 
     # One worker that a message holds up and that is then killed, with all that waits behind it.
     first = await worker(project, "mail")
-    await shell(project, HOLD.replace("SECONDS", "60"))
+    send(0, 50, 60)
     await done.until("hold", 1)
-    sending = SEND.replace("FIRST", "0").replace("LAST", "50")
-    (second, _) = await asyncio.gather(
-        worker(project, "thumbnails", "mail"), shell(project, sending)
-    )
+    second = await worker(project, "thumbnails", "mail")
     await done.until("mail", 50)
     await first.kill()
     await done.until("thumbnail", 50)
 
     # Two workers, of which one is stopped while it works and messages come.
     third = await worker(project, "mail", "thumbnails")
-    sending = SEND.replace("FIRST", "50").replace("LAST", "150")
-    shelling = asyncio.create_task(shell(project, sending))
+    send(50, 150, 0)
     await done.until("mail", 70)
     assert await third.stop(signal.SIGTERM) == (0, "")
-    await shelling
     await done.until("mail", 150)
     await done.until("thumbnail", 150)
     assert done.count("mail") == Counter(range(150))
     assert done.count("thumbnail") == Counter(range(150))
     assert {pid for _, _, pid in done.lines()} >= {str(second.process.pid), str(third.process.pid)}
 
-    # What runs is finished; what comes after a stop waits for the next worker.
-    await shell(project, HOLD.replace("SECONDS", "0.3"))
+    # What runs is finished.
+    send(0, 0, 0.3)
     await done.until("hold", 2)
     assert await second.stop(signal.SIGINT) == (0, "")
     assert done.count("held") == Counter({0: 1})
