@@ -96,6 +96,8 @@ class LocalProtocolError(ProtocolError):
     The application sent a message that its state does not allow.
     """
 
+    fault = Fault.PROTOCOL_MISUSED
+
 
 class RemoteProtocolError(ProtocolError):
     """
@@ -238,6 +240,8 @@ class InvalidChannelLayerError(ChannelLayerError, ValueError):
     """
     ``CHANNEL_LAYERS`` does not describe a channel layer.
     """
+
+    fault = Fault.LAYER_INVALID
 
 
 class ConsumerControl(FairwayError):

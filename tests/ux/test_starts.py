@@ -162,8 +162,10 @@ async def test_port_busy(site: Site) -> None:
     port = (await holder.ready()).rpartition(":")[2]
     commands = [("serve", "--port", port), ("runserver", port, "--noreload")]
     lines = [await refused(await site.manage(*each), "fairway.R104") for each in commands]
-    other = re.findall(r"choose another port with (--port)", lines[0])
-    await serves(await site.manage("serve", *other, "0"))
+    hint = r"choose another port with (--port) \((runserver): as its argument\)"
+    ((flag, command), _) = (re.findall(hint, line)[0] for line in lines)
+    await serves(await site.manage("serve", flag, "0"))
+    await serves(await site.manage(command, "0", "--noreload"))
     pids = {
         int(re.findall(r"in use by .+ \(pid (\d+)\); end that program", each)[0]) for each in lines
     }

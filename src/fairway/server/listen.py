@@ -28,6 +28,11 @@ __all__ = ["bind", "describe", "port", "tls_context"]
 
 BACKLOG = 2048
 
+OTHER_PORT = "with --port (runserver: as its argument)"
+"""
+How people choose.
+"""
+
 ACTIVATED_FD = 3
 """
 The first descriptor that systemd passes: SD_LISTEN_FDS_START.
@@ -141,14 +146,14 @@ def _bind_failure(host: str, port: int, error: OSError) -> ConfigurationError:
     """
     if isinstance(error, PermissionError):
         return ConfigurationError(
-            f"port {port}: ports below 1024 need privileges; choose another with --port",
+            f"port {port}: ports below 1024 need privileges; choose another {OTHER_PORT}",
             fault=Fault.ADDRESS_INVALID,
         )
     if error.errno == errno.EADDRINUSE:
         holder = _holder(port)
         return ConfigurationError(
             f"port {port} on {host} is in use{f' by {holder}' if holder else ''}; "
-            "end that program or choose another port with --port",
+            f"end that program or choose another port {OTHER_PORT}",
             fault=Fault.ADDRESS_IN_USE,
         )
     return ConfigurationError(

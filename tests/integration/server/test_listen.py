@@ -99,7 +99,7 @@ class TestTcp:
             name = Path("/proc/self/comm").read_text().strip()
             assert line(port=number) == (
                 f"port {number} on 127.0.0.1 is in use by {name} (pid {os.getpid()}); "
-                "end that program or choose another port with --port"
+                "end that program or choose another port with --port (runserver: as its argument)"
             )
 
     @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ class TestFailure:
         assert (await peer.response()).status == 500
         (record,) = warnings(caplog)
         assert record.getMessage() == (
-            "GET /: the application returned without completing its response"
+            "GET /: the application returned without completing its response [fairway.R307]"
         )
 
     @pytest.mark.parametrize("awaitable", [True, False])
