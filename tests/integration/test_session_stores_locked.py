@@ -1,0 +1,76 @@
+"""
+Sessions in a database that can lock a row: however many save at once, nothing is lost.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.integration.postgres import postgres
+
+SCRIPT = """
+import os, threading
+import django
+from django.conf import settings
+
+settings.configure(
+    SECRET_KEY="locked",
+    INSTALLED_APPS=["django.contrib.sessions"],
+    DATABASES={"default": {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": os.environ["NAME"], "HOST": os.environ["PLACE"], "USER": os.environ["ROLE"],
+    }},
+)
+django.setup()
+
+from django.contrib.sessions.backends.db import SessionStore
+from django.core.management import call_command
+from django.db import connection
+from fairway.sessions import open_session
+
+call_command("migrate", verbosity=0)
+stored = SessionStore()
+stored["kept"] = True
+stored.save()
+
+
+def save(name):
+    socket = open_session({"sessionid": stored.session_key})
+    for number in range(20):
+        socket[f"{name}{number}"] = number
+        socket.save()
+    connection.close()
+
+
+threads = [threading.Thread(target=save, args=(name,)) for name in "abcd"]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(SessionStore(stored.session_key).load()))
+"""
+
+
+def test_all_of_many_saves_are_kept() -> None:
+    """Four sockets save twenty keys each at the same time, into one session."""
+    with postgres() as address:
+        environment = {
+            **os.environ,
+            "NAME": address["dbname"],
+            "PLACE": address["host"],
+            "ROLE": address["user"],
+        }
+        environment.pop("DJANGO_SETTINGS_MODULE", None)
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT],
+            env=environment,
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            timeout=15,
+            check=False,
+        )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "81\n", "")
