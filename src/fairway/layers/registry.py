@@ -9,6 +9,7 @@ of this process alone. The names that Channels gave its layers work too.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 from dataclasses import fields
@@ -146,6 +147,12 @@ class ChannelLayerManager:
             layer.place = place
         return layer
 
+    def forked(self) -> None:
+        """
+        Begin anew in a child process: a thread that it has not may have been making a layer.
+        """
+        self._lock = threading.Lock()
+
     def _reset_backends(self, setting: str, **kwargs: Any) -> None:
         """
         Forget the layers when a setting they are made from changes.
@@ -232,3 +239,6 @@ def _given_options(backend: type[ChannelLayer]) -> dict[str, Any]:
 
 
 channel_layers = ChannelLayerManager()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=channel_layers.forked)
