@@ -51,7 +51,7 @@ napoleon_use_ivar = True
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!fairway\.).*"),
-    (r"py:.*", r"fairway\.(faults|types|\w+\.\w+)\..*|.*\.[A-Z]"),
+    (r"py:.*", r"fairway\.(faults|options|types|\w+\.\w+)\..*|.*\.[A-Z]"),
 ]
 
 html_theme = "furo"
