@@ -355,3 +355,13 @@ async def test_a_server_gets_the_hubs_of_all_layers() -> None:
         assert late.hub.owner.loop is loop
         await registry.release(loop)
         assert early.hub.owner.loop is late.hub.owner.loop is None
+
+
+def test_a_child_process_does_not_wait_for_its_parents_threads() -> None:
+    """
+    A thread that was making a layer at the moment of a fork is none of the child's.
+    """
+    manager = registry.ChannelLayerManager()
+    with manager._lock:
+        manager.forked()
+        assert manager["default"] is manager["default"]

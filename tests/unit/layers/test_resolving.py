@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fairway.layers import resolving
+from fairway.layers import owner, resolving
 from fairway.layers.resolving import THREAD_NAME, Found, Resolver
 
 FOUND: Found = [("found",)]
@@ -177,3 +177,16 @@ async def test_an_unknown_name_is_an_error_of_the_caller(
         await asyncios_loop.getaddrinfo("not-a-number", 80, flags=socket.AI_NUMERICHOST)
     found = await asyncios_loop.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
     assert [address for *_, address in found] == [("127.0.0.1", 80)]
+
+
+async def test_a_servers_loop_resolves_so_too() -> None:
+    """
+    Hubs live on it while the server runs.
+    """
+    loop = asyncio.get_running_loop()
+    await owner.bind(loop)
+    try:
+        is_asyncios = isinstance(loop, asyncio.BaseEventLoop)
+        assert ("getaddrinfo" in vars(loop)) is is_asyncios
+    finally:
+        await owner.release(loop)
