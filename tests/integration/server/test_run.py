@@ -79,9 +79,10 @@ def life() -> Life:
 @pytest.fixture(autouse=True)
 def collector(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The garbage collector of this process stays as the other tests need it.
+    Garbage collector and threads of this process stay as the other tests need them.
     """
     monkeypatch.setattr(run_module, "_relieve_collector", lambda: None)
+    monkeypatch.setattr(run_module, "_favour_loop", lambda: None)
 
 
 Start = Callable[..., Server]
