@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.db import connections, router, transaction
+from django.db.models import F
 from django.utils import timezone
 
 from fairway.db import database_sync_to_async
@@ -185,7 +186,7 @@ def _noted(data: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def _locked(session: Any) -> Iterator[None]:
     """
-    Keep others from saving between the fresh load and the save, where a database can do that.
+    Keep others from saving between the fresh load and the save, where that is in a database.
     """
     get_model: Callable[[], Any] | None = getattr(session, "get_model_class", None)
     if get_model is None:
@@ -193,12 +194,13 @@ def _locked(session: Any) -> Iterator[None]:
         return
     model = get_model()
     alias = router.db_for_write(model)
-    if not connections[alias].features.has_select_for_update:
-        yield
-        return
+    row = model.objects.using(alias).filter(pk=session.session_key)
     with transaction.atomic(using=alias):
-        row = model.objects.using(alias).select_for_update().filter(pk=session.session_key)
-        row.values_list("pk").first()
+        if connections[alias].features.has_select_for_update:
+            row.select_for_update().values_list("pk").first()
+        else:
+            # SQLite has a lock for all; taken before anything is read, it is waited for.
+            row.update(expire_date=F("expire_date"))
         yield
 
 
