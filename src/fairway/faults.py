@@ -248,3 +248,7 @@ class Fault(StrEnum):
     """
     A handler did not end in time as its worker stopped; it is cancelled and its message lost.
     """
+    PUBLISHED_TO_NOBODY = "fairway.R711"
+    """
+    fairway publish found no process that would take its message.
+    """

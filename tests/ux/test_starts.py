@@ -96,8 +96,9 @@ async def test_not_installed(site: Site) -> None:
     await command.expect("Quit the server")
     assert await CHAT(f"127.0.0.1:{port}") == 426
     found = await command.expect(r".*fairway\.R203.*\n")
-    lines = await stop(command)
+    lines = [*log_lines(found.string[: found.end()]), *await stop(command)]
     assert len(lines) <= 3
+    assert ids(lines) == {"fairway.R203"}
     name, setting = re.findall(r"put '(\w+)' into (\w+)", found[0])[0]
     site.configure(f"{setting} += [{name!r}]")
     assert re.search(SOCKETS, await serves(await site.manage("runserver", port, "--noreload")))
@@ -217,8 +218,9 @@ async def test_runworker(site: Site) -> None:
         ("fairway", "whitenoise.runserver_nostatic", "django.contrib.staticfiles"),
         ("whitenoise.runserver_nostatic", "django.contrib.staticfiles", "fairway"),
         ("django.contrib.staticfiles", "fairway", "whitenoise.runserver_nostatic"),
+        ("django.contrib.staticfiles", "fairway"),
     ],
-    ids=["above", "below", "first", "last"],
+    ids=["above", "below", "first", "last", "without"],
 )
 async def test_whitenoise(site: Site, apps: tuple[str, ...]) -> None:
     """
@@ -227,8 +229,9 @@ async def test_whitenoise(site: Site, apps: tuple[str, ...]) -> None:
     others = ["django.contrib.admin", "django.contrib.auth", "django.contrib.contenttypes"]
     others += ["django.contrib.sessions", "django.contrib.messages"]
     site.configure(f"INSTALLED_APPS = {[*others, *apps]}")
-    middleware = '"whitenoise.middleware.WhiteNoiseMiddleware"'
-    site.configure(f"MIDDLEWARE.insert(1, {middleware})\nWHITENOISE_USE_FINDERS = True")
+    if "whitenoise.runserver_nostatic" in apps:
+        middleware = '"whitenoise.middleware.WhiteNoiseMiddleware"'
+        site.configure(f"MIDDLEWARE.insert(1, {middleware})\nWHITENOISE_USE_FINDERS = True")
     command = await site.manage("runserver", "0", "--noreload")
     output = await serves(command)
     assert re.search(SOCKETS, output)

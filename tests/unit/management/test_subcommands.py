@@ -147,7 +147,7 @@ def test_reaching_nobody_is_a_failure(run: Any, layer: InMemoryChannelLayer) -> 
     assert run("publish", "lobby", "x") == (
         1,
         "",
-        "Reached no process: group 'lobby' has no members here (memory, this process alone)",
+        "Reached no process: group 'lobby' has no members here (memory, this process alone) [fairway.R711]",
     )
 
 
@@ -192,7 +192,7 @@ def test_a_broker_that_is_away_is_a_failure(
         raise ChannelLayerUnavailable("it is away")
 
     monkeypatch.setattr(layer, "audience", audience)
-    assert run("publish", "lobby", "x") == (1, "", "Not published: it is away")
+    assert run("publish", "lobby", "x") == (1, "", "Not published: it is away [fairway.R401]")
 
 
 def test_help_names_the_subcommands(capsys: pytest.CaptureFixture[str]) -> None:

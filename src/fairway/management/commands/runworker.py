@@ -23,6 +23,7 @@ from fairway.exceptions import ConfigurationError, InvalidChannelLayerError
 from fairway.faults import Fault
 from fairway.layers.layer import ChannelLayer
 from fairway.layers.registry import DEFAULT_CHANNEL_LAYER, channel_layers
+from fairway.logs import show_warnings
 from fairway.options import ServerOptions
 from fairway.routing import ChannelNameRouter, ProtocolTypeRouter
 from fairway.worker import Worker
@@ -68,6 +69,7 @@ class Command(BaseCommand):
         Raises:
             CommandError: Nothing could ever be handled like this.
         """
+        show_warnings()
         try:
             server_options, _ = resolve_server_options(given_flags(options))
             application = _application()

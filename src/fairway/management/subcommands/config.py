@@ -61,7 +61,7 @@ def run(say: Callable[[str], Any], *, changed: bool, json: bool, **_: Any) -> No
         readings = [each for area in AREAS for each in conf.readings(area)]
         unknown = [*conf.unknown_settings(), *conf.unknown_variables()]
     except ConfigurationError as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(f"{error} [{error.fault}]") from error
     layers = list(_layers())
     problems = [each.problem for each in readings if each.problem]
     problems += [_unknown(each) for each in unknown]

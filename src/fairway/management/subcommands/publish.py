@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import CommandError
 
 from fairway.exceptions import ChannelLayerError, ConfigurationError, InvalidChannelLayerError
+from fairway.faults import Fault
 
 if TYPE_CHECKING:
     from fairway.layers.codec import Kind
@@ -51,11 +52,14 @@ def run(say: Callable[[str], Any], *, group: str, message: str, layer: str, **_:
         kind, payload = _read(message)
         reached = asyncio.run(_publish(target, group, kind, payload))
     except (ConfigurationError, InvalidChannelLayerError, TypeError) as error:
-        raise CommandError(str(error), returncode=2) from error
+        fault = getattr(error, "fault", Fault.UNKNOWN_FLAG)
+        raise CommandError(f"{error} [{fault}]", returncode=2) from error
     except ChannelLayerError as error:
-        raise CommandError(f"Not published: {error}") from error
+        raise CommandError(f"Not published: {error} [{Fault.MESSAGE_NOT_SENT}]") from error
     if not reached:
-        raise CommandError(f"Reached no process: {_why(target, group)}")
+        raise CommandError(
+            f"Reached no process: {_why(target, group)} [{Fault.PUBLISHED_TO_NOBODY}]"
+        )
     say(f"Reached {reached} process{'es' if reached > 1 else ''}.")
 
 

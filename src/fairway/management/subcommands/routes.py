@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
 
 from fairway.exceptions import ConfigurationError
+from fairway.faults import Fault
 from fairway.management.subcommands.tables import table
 
 __all__ = ["HELP", "add_arguments", "run"]
@@ -78,7 +79,8 @@ def run(
     try:
         rows, notes = _find(application, urlconf)
     except (ConfigurationError, ImproperlyConfigured) as error:
-        raise CommandError(str(error), returncode=2) from error
+        fault = getattr(error, "fault", Fault.PROJECT_BROKEN)
+        raise CommandError(f"{error} [{fault}]", returncode=2) from error
     if json:
         say(json_format.dumps([asdict(row) for row in rows], indent=2))
         return
