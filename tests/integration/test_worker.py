@@ -19,7 +19,8 @@ from fairway.layers import InMemoryChannelLayer
 from fairway.layers.registry import channel_layers
 from fairway.routing import ChannelNameRouter, ProtocolTypeRouter
 from fairway.types import Message, Receive, Scope, Send
-from fairway.worker import Worker, logger
+from fairway.worker import Worker
+from fairway.worker.instance import logger
 
 SECONDS_MAX = 5
 

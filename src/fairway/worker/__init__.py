@@ -6,7 +6,6 @@ not being handled waits in the channel layer, for this worker or another. A busy
 no other waiting. What is asked for on the command line is the command's.
 """
 
-from fairway.worker.instance import logger
 from fairway.worker.reading import Worker
 
-__all__ = ["Worker", "logger"]
+__all__ = ["Worker"]
