@@ -216,6 +216,14 @@ class Fault(StrEnum):
     A static file was asked for, and nothing serves these where DEBUG is off; it is answered
     with 404.
     """
+    THREAD_STUCK = "fairway.R605"
+    """
+    A thread runs what nobody waits for any more and does not return; another takes its place.
+    """
+    TRANSACTION_ABANDONED = "fairway.R606"
+    """
+    A connection ended with a transaction open in a thread; it is rolled back.
+    """
     WORKER_WITHOUT_CHANNELS = "fairway.R701"
     """
     runworker was given no channel to read, or one that cannot be read; it does not start.

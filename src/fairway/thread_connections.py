@@ -19,6 +19,7 @@ from weakref import WeakSet
 from django.db import close_old_connections, connections
 
 from fairway import metrics, threads
+from fairway.faults import Fault
 from fairway.threads import Lane, Seat, Use
 
 __all__ = ["ThreadConnections", "all_open", "looked_after"]
@@ -103,8 +104,9 @@ class ThreadConnections:
             metrics.transactions_abandoned.value += 1
             logger.warning(
                 "A transaction on %r was left open at the end of its connection and was rolled "
-                "back. Hint: end it in disconnect(), or open and end it in one function.",
+                "back. Hint: end it in disconnect(), or open and end it in one function. [%s]",
                 one.alias,
+                Fault.TRANSACTION_ABANDONED,
             )
             _force_close(one)
         self._note_state()

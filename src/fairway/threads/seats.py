@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from fairway.faults import Fault
 from fairway.threads.lanes import Lane
 
 if TYPE_CHECKING:
@@ -125,9 +126,10 @@ def log_stack(seat: Seat, job: Job) -> None:
     frame = sys._current_frames().get(seat.thread.ident or 0)  # noqa: SLF001 - documented
     stack = "".join(traceback.format_stack(frame)) if frame is not None else "(it has just ended)\n"
     logger.error(
-        "A thread of %d for %ss is stuck since %.1f s and was given up; it stands here:\n%s",
+        "A thread of %d for %ss is stuck since %.1f s and was given up; it stands here: [%s]\n%s",
         seat.pool.size,
         seat.pool.name,
         monotonic() - job.started,
+        Fault.THREAD_STUCK,
         stack.rstrip(),
     )

@@ -463,7 +463,7 @@ async def test_threads_stuck_at_other_places(made: Project) -> None:
         assert await other.recv() == "slept"
         status, output = await site.command.stop()
         assert status == 0
-        assert output.count("is stuck since") == 4
+        assert output.count("it stands here: [fairway.R605]") == 4
         assert "Error" not in output
 
 
