@@ -58,21 +58,16 @@ class Pages:
     Args:
         static: Whether static files are served: None for as ``DEBUG`` says, True for
             always, False for never; in any case only with ``django.contrib.staticfiles``.
-        sockets: The project's own router for WebSockets beside these pages, if it has one:
-            a plain request for a path of its is told what it lacks.
     """
 
-    def __init__(self, *, static: bool | None = None, sockets: PathRouter | None = None) -> None:
+    def __init__(self, *, static: bool | None = None) -> None:
         self._static = static
-        self._sockets = sockets
         self._handler: Any = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
         Serve one request, with the threads of pages.
         """
-        if self._sockets is not None:
-            scope[BESIDE] = self._sockets
         entered = enter(page=True)
         try:
             await self.build()(scope, receive, send)
@@ -91,6 +86,25 @@ class Pages:
             self._handler = with_static_files(PageHandler(), self._static)
         handler: ASGIApplication = self._handler
         return handler
+
+
+class PagesBeside(Pages):
+    """
+    Pages beside a router for WebSockets that the project wrote.
+
+    A plain request for a path of that router is told what it lacks.
+    """
+
+    def __init__(self, sockets: PathRouter, *, static: bool | None = None) -> None:
+        super().__init__(static=static)
+        self._sockets = sockets
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Serve one request.
+        """
+        scope[BESIDE] = self._sockets
+        await super().__call__(scope, receive, send)
 
 
 class Application:
@@ -340,7 +354,7 @@ def _pages(static: bool | None, sockets: PathRouter | None = None) -> Pages:
     """
     Make pages alone, with their mistakes shown before serving.
     """
-    made = Pages(static=static, sockets=sockets)
+    made = Pages(static=static) if sockets is None else PagesBeside(sockets, static=static)
     made.build()
     return made
 

@@ -277,7 +277,7 @@ async def test_proxy_drops_the_upgrade(site: Site) -> None:
         (["serve", "--prot", "0"], "fairway.R102", "did you mean --port?"),
         (["serve", "--port", "x"], "fairway.R102", "invalid int value"),
         (["serve", "--port", "70000"], "fairway.R101", "between 0 and 65535"),
-        (["serve", "--port", "0", "--host", "203.0.113.1"], "fairway.R105", "203.0.113.1"),
+        (["serve", "--port", "0", "--host", "203.0.113.1"], "fairway.R105", "use 127.0.0.1, or"),
         (["serve", "--port", "0", "--certfile", "no.pem"], "fairway.R107", "no such file"),
         (["runserver", "203.0.113.1:0", "--noreload"], "fairway.R105", "203.0.113.1"),
     ],

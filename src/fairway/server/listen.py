@@ -156,8 +156,9 @@ def _bind_failure(host: str, port: int, error: OSError) -> ConfigurationError:
             f"end that program or choose another port {OTHER_PORT}",
             fault=Fault.ADDRESS_IN_USE,
         )
+    fix = "; use 127.0.0.1, or 0.0.0.0 for all" if error.errno == errno.EADDRNOTAVAIL else ""
     return ConfigurationError(
-        f"cannot listen on {host}:{port}: {_words(error)}", fault=Fault.ADDRESS_INVALID
+        f"cannot listen on {host}:{port}: {_words(error)}{fix}", fault=Fault.ADDRESS_INVALID
     )
 
 

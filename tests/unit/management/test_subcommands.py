@@ -144,11 +144,9 @@ def test_reaching_nobody_is_a_failure(run: Any, layer: InMemoryChannelLayer) -> 
     """
     A script notices, and a person reads where was looked.
     """
-    assert run("publish", "lobby", "x") == (
-        1,
-        "",
-        "Reached no process: group 'lobby' has no members here (memory, this process alone) [fairway.R711]",
-    )
+    why = "group 'lobby' has no members here (memory, this process alone)"
+    said = f"Reached no process: {why} [fairway.R711]"
+    assert run("publish", "lobby", "x") == (1, "", said)
 
 
 def test_outside_a_project_the_failure_says_so(
