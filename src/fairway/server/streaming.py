@@ -174,6 +174,8 @@ class Stream:
             self.outbox.shut()
             exchange.answer_instead(503 if again else 403, State.GONE)
         else:
+            # Where events are not whole ones of ours, one may be half written.
+            again = again and self.lasting
             hint = encode_retry(random.uniform(*RETRY_SECONDS)) if again else b""  # noqa: S311 - no secret
             if code == codes.RESTART:
                 connection.sink.keep_alive = False
