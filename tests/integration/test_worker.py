@@ -331,6 +331,24 @@ async def test_consumers(layer: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert not layer.groups
 
 
+@pytest.mark.one_loop
+async def test_run_in_a_thread(layer: Any) -> None:
+    """A worker may run in a thread beside other work, with threads of its own for handlers."""
+    Blocking.seen.clear()
+    worker = Worker(Blocking.as_asgi(), ["b"], layer)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    for _ in range(2):
+        await layer.send("b", {"type": "count.up"})
+    await until(lambda: len(Blocking.seen) == 2)
+    worker.stop()
+    await asyncio.to_thread(thread.join, SECONDS_MAX)
+    assert not thread.is_alive()
+    assert thread.ident not in Blocking.seen
+    assert len(set(Blocking.seen)) == 1
+    assert not layer.hub.mailboxes
+
+
 async def test_errors_may_go_elsewhere(layer: Any) -> None:
     """A subclass may take what applications raise, and run something around a listener."""
     taken: list[tuple[str, Any]] = []
