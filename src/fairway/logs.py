@@ -23,6 +23,11 @@ from fairway.server.log import FORMAT
 
 __all__ = ["configure_logging", "show_warnings"]
 
+LINE_MAX = 80
+"""
+Characters of a project's line that are repeated.
+"""
+
 NEVER_AWAITED = r"coroutine '(.+)' was never awaited"
 """
 What Python says of a coroutine that was thrown away.
@@ -113,15 +118,21 @@ def _describe_loss(coroutine: str, frame: FrameType | None, filename: str, linen
     Say which coroutine was thrown away where, and what is missing there.
     """
     name = coroutine.rpartition(".")[2]
-    written = re.search(rf"[\w.]*\b{name}(?=\()", linecache.getline(filename, lineno))
+    line = linecache.getline(filename, lineno).strip()
+    written = re.search(rf"[\w.]*\b{name}(?=\()", line)
     call = written[0] if written else name
     place, fix = f"{filename}, line {lineno}", f"write await {call}(...)"
+    if name.startswith("__") and line:
+        # An object that is called, as what database_sync_to_async gives.
+        fix = f"write await in front of {line[:LINE_MAX]}"
     if frame is not None:
         place = f"{frame.f_code.co_qualname}(), {place}"
         if str(frame.f_globals.get("__name__")).startswith("fairway."):
             fix, place = f"write def {name}", "it belongs to a consumer that is not asynchronous"
         elif not frame.f_code.co_flags & _AWAITING:
             fix = f"write async_to_sync({call})(...)"
+            if name.startswith("__"):
+                fix = "call the function itself, or by async_to_sync"
             if name == "abroadcast":
                 fix = f"write {call.removesuffix(name)}broadcast(...)"
     return f"{coroutine}() was never awaited, so nothing was done: {fix} ({place})"

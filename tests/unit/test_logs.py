@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 
 from fairway.faults import Fault
 from fairway.logs import StderrHandler, configure_logging, show_warnings
@@ -136,6 +137,13 @@ class TestWarnings:
         """There await is what is missing."""
         publish()  # type: ignore[unused-coroutine]
         assert "write await publish(...) (" in caplog.messages[0]
+
+    @pytest.mark.one_loop
+    async def test_forgotten_object(self, caplog: pytest.LogCaptureFixture) -> None:
+        """What is called without a name of its own is shown as it is written."""
+        waits = sync_to_async(print)
+        waits()  # type: ignore[unused-coroutine]
+        assert ": write await in front of waits() (" in caplog.messages[0]
 
     def test_said_once_per_place(self, caplog: pytest.LogCaptureFixture) -> None:
         """A loop does not flood the log."""

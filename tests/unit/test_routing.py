@@ -14,7 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import clear_url_caches, include, path, re_path, register_converter
 from pytest_django import Settings
 
-from fairway.exceptions import ClientFault, RouteNotFound
+from fairway.exceptions import ClientFault, ConfigurationError, RouteNotFound
 from fairway.routing import (
     ChannelNameRouter,
     ProtocolTypeRouter,
@@ -420,6 +420,21 @@ class TestUrlconfRouter:
         assert chat.route == ((), {"n": 4})
         with pytest.raises(RouteNotFound):
             await call(UrlconfRouter(), "/5/")
+
+    def test_an_instance_is_refused(self, settings: Settings) -> None:
+        """An object that all connections would share ends the start, with what to write."""
+
+        class Chat:
+            @classmethod
+            def as_asgi(cls) -> Any:
+                """As consumers have it."""
+
+            def __call__(self) -> None:
+                """As path() wants it."""
+
+        settings.ROOT_URLCONF = urlconf(path("ws/", Chat()))  # type: ignore[arg-type] # on purpose
+        with pytest.raises(ConfigurationError, match=r"write Chat\.as_asgi\(\)"):
+            UrlconfRouter().load()
 
     async def test_a_class_without_as_asgi_is_a_consumer(self, settings: Settings) -> None:
         """A consumer class in urls.py works, with the route in the warning."""

@@ -132,7 +132,9 @@ def report(consumer: Any, error: NoHandler) -> None:
     case = type(consumer), str(error.message.get("type"))
     if case not in _reported and len(_reported) < REPORTS_MAX:
         _reported.add(case)
-        logger.warning("%s [%s]", error, error.fault)
+        name = type(consumer).__qualname__
+        text = str(error) if name in str(error) else f"{name}: {error}"
+        logger.warning("%s [%s]", text, error.fault)
 
 
 def _own_names(cls: type) -> set[str]:

@@ -12,6 +12,8 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from fairway.callables import Application, single_callable
+from fairway.exceptions import ConfigurationError
+from fairway.faults import Fault
 
 __all__ = [
     "Application",
@@ -65,8 +67,17 @@ def is_http_consumer(callback: Any) -> bool:
 def is_socket_consumer(callback: Any) -> bool:
     """
     Whether a callback found in ``urls.py`` is a consumer of anything else, or of both.
+
+    Raises:
+        ConfigurationError: It is an instance, which all connections would share.
     """
     consumer_class = consumer_class_of(callback)
+    if consumer_class is None and hasattr(type(callback), "as_asgi"):
+        name = type(callback).__name__
+        raise ConfigurationError(
+            f"a route has {name}(), which all connections would share; write {name}.as_asgi()",
+            fault=Fault.AS_ASGI_MISSING,
+        )
     return consumer_class is not None and (
         hasattr(consumer_class, "websocket_connect") or not hasattr(consumer_class, "http_request")
     )
