@@ -16,7 +16,7 @@ from pytest_django import Settings
 import fairway
 from fairway import auth
 from fairway.asgi import Application, Pages
-from fairway.exceptions import ChannelLayerUnavailable, InvalidChannelLayerError
+from fairway.exceptions import ChannelFull, ChannelLayerUnavailable, InvalidChannelLayerError
 from fairway.layers.layer import InMemoryChannelLayer
 from fairway.layers.registry import channel_layers
 from fairway.revocation import orders, rolls
@@ -217,6 +217,33 @@ class TestForeignLayers:
         assert (await socket.receive_output(SECONDS_MAX))["code"] == 4401
         await socket.disconnect()
         assert [record for record in caplog.records if "[fairway.R504]" in record.getMessage()]
+
+    async def test_a_consumer_that_cannot_be_told(
+        self,
+        foreign: Foreign,
+        settings: Settings,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """One line says so, and the next re-check tries again."""
+        settings.FAIRWAY = {"RECHECK_INTERVAL": 0.02}
+        channel_layers.set("default", foreign)
+        browser = await log_in_soon(await make_user_soon())
+        socket = await communicate("/ws/", browser)
+        send, refused = foreign.send, asyncio.Event()
+
+        async def refuse(channel: str, message: dict[str, Any]) -> None:
+            refused.set()
+            raise ChannelFull(channel)
+
+        monkeypatch.setattr(foreign, "send", refuse)
+        await sync_to_async(browser.logout)()
+        async with asyncio.timeout(SECONDS_MAX):
+            await refused.wait()
+        monkeypatch.setattr(foreign, "send", send)
+        assert (await socket.receive_output(SECONDS_MAX))["code"] == 4401
+        await socket.disconnect()
+        assert any("[fairway.R501]" in record.getMessage() for record in caplog.records)
 
     async def test_disconnect_says_what_it_needs(self, foreign: Foreign) -> None:
         """By name, at once."""
