@@ -12,15 +12,18 @@ import inspect
 import json
 import warnings
 from collections.abc import Iterable
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
+from asgiref.sync import ThreadSensitiveContext
 from asgiref.testing import ApplicationCommunicator as BaseApplicationCommunicator
 from django import db as django_db
 from django.core.signals import request_finished, request_started
 
 from fairway import db
 from fairway.callables import single_callable
+from fairway.threads.mapping import present
 from fairway.types import Message, Scope
 
 if TYPE_CHECKING:
@@ -73,11 +76,21 @@ class ApplicationCommunicator(BaseApplicationCommunicator):
         """
         The application's task, which begins when it is first asked for.
         """
-        begins = self._future is None
-        task: asyncio.Task[None] = super().future
-        if begins:
-            _keep_connections_open(task)
+        if self._future is None:
+            ends = self.input_queue.get, self.output_queue.put
+            application = self.application(self.scope, *ends)
+            self._future = self._context().run(asyncio.create_task, application)
+            _keep_connections_open(self._future)
+        task: asyncio.Task[None] = self._future
         return task
+
+    def _context(self) -> Context:
+        """
+        Make what the application runs in: none of the test's variables, but the test's thread.
+        """
+        context = Context()
+        context.run(present.set, _TestThread())
+        return context
 
     async def __aenter__(self) -> Self:
         return self
@@ -158,6 +171,18 @@ class ApplicationCommunicator(BaseApplicationCommunicator):
             exceptions: Whether to raise what it has failed with, if it has.
         """
         super().stop(exceptions)  # type: ignore[no-untyped-call] # asgiref's
+
+
+class _TestThread(ThreadSensitiveContext):
+    """
+    Says that the thread is chosen: the test's.
+
+    asgiref takes what is false for nothing, and stays where it is. Pages take it for a choice, and
+    look for no thread of their own as they do under other servers.
+    """
+
+    def __bool__(self) -> bool:
+        return False
 
 
 class HttpCommunicator(ApplicationCommunicator):

@@ -74,6 +74,7 @@ from fairway.testing import (
     ChannelsLiveServerTestCase, HttpCommunicator, WebsocketCommunicator, captured_broadcasts
 )
 from urls import Chat
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 
@@ -96,6 +97,10 @@ class Live(ChannelsLiveServerTestCase):
             self.assertEqual(ws.recv(5), "from the test")
             ws.send('"kept"')
             self.assertEqual(ws.recv(5), "kept")
+            self.client.logout()
+            with self.assertRaises(ConnectionClosed) as closed:
+                ws.recv(5)
+        self.assertEqual(closed.exception.rcvd.code, 4401)
         self.assertEqual(Group.objects.get().name, "kept")
 
     async def test_asynchronous(self):

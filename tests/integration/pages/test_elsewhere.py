@@ -1,5 +1,5 @@
 """
-Pages where no Fairway server runs: under other ASGI servers, and under communicators.
+Pages where no Fairway server runs: under other ASGI servers.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextvars import Context
 from typing import Any
 
 import pytest
@@ -104,11 +105,20 @@ def pages(settings: Settings) -> Iterator[Pages]:
     clear_url_caches()
 
 
+class Elsewhere(HttpCommunicator):
+    """
+    Another server: unlike a communicator it does not keep what it serves in the test's thread.
+    """
+
+    def _context(self) -> Context:
+        return Context()
+
+
 def ask(pages: Pages, route: str) -> HttpCommunicator:
     """
     Make a request.
     """
-    return HttpCommunicator(pages, "GET", route, headers=[(b"host", b"testserver")])
+    return Elsewhere(pages, "GET", route, headers=[(b"host", b"testserver")])
 
 
 async def test_a_page(pages: Pages) -> None:
