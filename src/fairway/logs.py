@@ -118,7 +118,7 @@ def _describe_loss(coroutine: str, frame: FrameType | None, filename: str, linen
     Say which coroutine was thrown away where, and what is missing there.
     """
     name = coroutine.rpartition(".")[2]
-    line = linecache.getline(filename, lineno).strip()
+    line = linecache.getline(filename, lineno).partition("  #")[0].strip()
     written = re.search(rf"[\w.]*\b{name}(?=\()", line)
     call = written[0] if written else name
     place, fix = f"{filename}, line {lineno}", f"write await {call}(...)"
