@@ -121,7 +121,9 @@ def _describe_loss(coroutine: str, frame: FrameType | None, filename: str, linen
     line = linecache.getline(filename, lineno).partition("  #")[0].strip()
     written = re.search(rf"[\w.]*\b{name}(?=\()", line)
     call = written[0] if written else name
-    place, fix = f"{filename}, line {lineno}", f"write await {call}(...)"
+    fix, place = f"write await {call}(...)", "where is not known"
+    if line:
+        place = f"{filename}, line {lineno}"
     if name.startswith("__") and line:
         # An object that is called, as what database_sync_to_async gives.
         fix = f"write await in front of {line[:LINE_MAX]}"

@@ -145,6 +145,12 @@ class TestWarnings:
         waits()  # type: ignore[unused-coroutine]
         assert ": write await in front of waits() (" in caplog.messages[0]
 
+    def test_found_late(self, caplog: pytest.LogCaptureFixture) -> None:
+        """What dies long after it was forgotten has no place."""
+        text = "coroutine 'publish' was never awaited"
+        warnings.warn_explicit(text, RuntimeWarning, "sys", 1)
+        assert "write await publish(...) (where is not known)" in caplog.messages[0]
+
     def test_said_once_per_place(self, caplog: pytest.LogCaptureFixture) -> None:
         """A loop does not flood the log."""
         for _ in range(3):
