@@ -19,6 +19,7 @@ from django.apps import apps
 from django.http import HttpRequest, HttpResponse
 from django.utils.log import log_response
 
+from fairway.consumers.handlers import overrides
 from fairway.consumers.view import respond
 from fairway.faults import Fault
 
@@ -136,23 +137,38 @@ def _maker(consumer_class: type[Any], initkwargs: dict[str, Any]) -> Callable[[A
     """
     Say how a consumer is made for a scope.
 
-    That is with the scope, in the manner of Channels 2, if its constructor insists on it.
+    That is with the scope, in the manner of Channels 2, if its constructor insists on it. One of
+    a project's own finds ``self.scope`` in any case, which was there in Channels 2 alone.
+    """
+    if not overrides(consumer_class, ("__init__",)):
+        return lambda scope: consumer_class(**initkwargs)
+    takes_scope = not _fits(consumer_class, **initkwargs) and _fits(
+        consumer_class, None, **initkwargs
+    )
+    if takes_scope:
+        warnings.warn(
+            f"{consumer_class.__qualname__}.__init__() takes the scope, as in Channels 2. "
+            "Use self.scope in connect() instead; it is set before.",
+            DeprecationWarning,
+            stacklevel=4,
+        )
+
+    def make(scope: Any) -> Any:
+        arguments = [scope] if takes_scope else []
+        consumer = consumer_class.__new__(consumer_class, *arguments, **initkwargs)
+        consumer.scope = scope
+        consumer.__init__(*arguments, **initkwargs)
+        return consumer
+
+    return make
+
+
+def _fits(consumer_class: type[Any], *args: Any, **kwargs: Any) -> bool:
+    """
+    Whether a class may be called with some arguments.
     """
     try:
-        inspect.signature(consumer_class).bind(**initkwargs)
+        inspect.signature(consumer_class).bind(*args, **kwargs)
     except TypeError:
-        pass
-    else:
-        return lambda scope: consumer_class(**initkwargs)
-    try:
-        inspect.signature(consumer_class).bind(None, **initkwargs)
-    except TypeError:
-        # Neither fits: let the call itself say what is missing.
-        return lambda scope: consumer_class(**initkwargs)
-    warnings.warn(
-        f"{consumer_class.__qualname__}.__init__() takes the scope, as in Channels 2. "
-        "Use self.scope in connect() instead; it is set before.",
-        DeprecationWarning,
-        stacklevel=4,
-    )
-    return lambda scope: consumer_class(scope, **initkwargs)
+        return False
+    return True

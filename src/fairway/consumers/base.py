@@ -121,6 +121,11 @@ class AsyncConsumer:
     channel_name: str
     base_send: Any
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """
+        Take what a subclass passes on, which in Channels 2 was the scope.
+        """
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._fairway_handler_names = {}

@@ -177,6 +177,34 @@ async def test_accepts_the_constructors_of_channels_2(layer: object) -> None:
     await server.end()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("base", [AsyncConsumer, AsyncWebsocketConsumer])
+@pytest.mark.parametrize("named", [True, False])
+async def test_the_scope_is_there_in_a_constructor(base: Any, named: bool, layer: object) -> None:
+    """
+    A constructor finds self.scope, as in Channels 2, whether or not it names the argument.
+    """
+
+    class Named(base):  # type: ignore[misc] # made for each base
+        def __init__(self, scope: Any) -> None:
+            super().__init__(scope)
+            self.path = self.scope["path"]
+
+        async def websocket_connect(self, message: Any) -> None:
+            await self.base_send({"type": "websocket.accept"})
+            await self.base_send({"type": "websocket.send", "text": self.path})
+
+    class Passing(Named):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            base.__init__(self, *args, **kwargs)
+            self.path = self.scope["path"]
+
+    server = FakeServer(path="/old/")
+    await server.start((Named if named else Passing).as_asgi())
+    assert server.texts == ["/old/"]
+    await server.end()
+
+
 async def test_a_wrong_argument_is_the_callers_mistake() -> None:
     """
     What the constructor does not take, Python itself says.
