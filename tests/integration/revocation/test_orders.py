@@ -18,7 +18,8 @@ from pytest_django import Settings
 
 import fairway
 from fairway.layers.layer import InMemoryChannelLayer
-from fairway.revocation import roll, rolls
+from fairway.layers.registry import channel_layers
+from fairway.revocation import orders, roll, rolls
 from fairway.revocation.names import control_group
 from fairway.revocation.roll import Roll
 from fairway.session_stores import engine
@@ -485,17 +486,29 @@ class TestRoll:
 
 
 def test_a_process_without_sockets_says_nothing(
-    transactional_db: None, monkeypatch: pytest.MonkeyPatch
+    transactional_db: None, django_capture_on_commit_callbacks: Any
 ) -> None:
-    """Where the layer reaches this process alone, and nobody is here, nothing is sent."""
+    """Where the layer reaches this process alone, and nobody is here, nothing is sent or waits."""
     layer = InMemoryChannelLayer()
-    from fairway.layers.registry import channel_layers
-
     previous = channel_layers.set("default", layer)
     try:
         user = User.objects.create_user("bob")
-        log_in(user).logout()
-        user.delete()
+        with django_capture_on_commit_callbacks() as callbacks, transaction.atomic():
+            log_in(user).logout()
+            user.delete()
+        assert callbacks == []
         assert not layer.hub.owner.lives
     finally:
         channel_layers.set("default", previous)
+
+
+def test_a_layer_described_wrongly_fails_no_page(
+    transactional_db: None, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who logs out is logged out; a line says who was not told."""
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "no.such.Layer"}}
+    orders.notices._kinds.clear()
+    user = User.objects.create_user("bob")
+    log_in(user).logout()
+    assert not Session.objects.exists()
+    assert any("[fairway.R501]" in record.getMessage() for record in caplog.records)
