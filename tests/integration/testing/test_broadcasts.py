@@ -225,6 +225,18 @@ class TestInATransaction:
         assert data(sent) == ["b"]
         assert payloads(listener) == []
 
+    def test_callbacks_of_the_projects_own(
+        self, listener: Listener, django_capture_on_commit_callbacks: Any
+    ) -> None:
+        """Who waits for the commit twice is heard too, with Django's capture inside."""
+        with (
+            captured_broadcasts(execute=True) as sent,
+            django_capture_on_commit_callbacks(execute=True),
+        ):
+            transaction.on_commit(lambda: broadcast("news", "a"))
+        assert data(sent) == ["a"]
+        assert payloads(listener) == [b"a"]
+
     def test_djangos_own_capture_alone(
         self, listener: Listener, django_capture_on_commit_callbacks: Any
     ) -> None:
