@@ -19,6 +19,7 @@ from fairway import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer, Websocke
 from fairway.asgi import Application, Pages
 from fairway.auth import AuthMiddlewareStack
 from fairway.exceptions import RouteNotFound
+from fairway.http import AsgiHandler
 from fairway.routing import ProtocolTypeRouter, URLRouter
 from fairway.security import AllowedHostsOriginValidator, WebsocketDenier
 from fairway.testing import ApplicationCommunicator, HttpCommunicator, WebsocketCommunicator
@@ -264,6 +265,14 @@ class TestRoutingModules:
         communicator = WebsocketCommunicator(router, "/ws/")
         assert await communicator.connect() == (True, None)
         await communicator.disconnect()
+
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+    @pytest.mark.parametrize("made", [True, False])
+    async def test_pages_by_their_old_name(self, made: bool) -> None:
+        """AsgiHandler serves pages, as the class of Channels 2 and the instance of Channels 3."""
+        handler: Any = AsgiHandler() if made else AsgiHandler
+        router: Any = ProtocolTypeRouter({"http": URLRouter([re_path(r"", handler)])})
+        assert (await get(router, "/both/lobby/"))["status"] == 200
 
     async def test_the_denier_denies(self) -> None:
         """Channels' consumer that refuses."""
