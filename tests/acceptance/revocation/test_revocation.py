@@ -27,6 +27,8 @@ call_command("migrate", verbosity=0)
 User.objects.create_superuser("bob", password="secret")
 """
 
+CHEAPEST = "django.contrib.auth.hashers.MD5PasswordHasher"
+
 DEACTIVATE = """
 from django.contrib.auth.models import User
 
@@ -108,6 +110,8 @@ async def test_logins_end_everywhere(project: Project) -> None:
     """
     What one server or a shell does to a login closes its sockets at both, and no others.
     """
+    with project.settings.open("a") as settings:
+        settings.write(f"PASSWORD_HASHERS = [{CHEAPEST!r}]\n")
     prepared = await project.manage("shell", "-v", "0", "-c", PREPARE)
     assert (await prepared.ended())[0] == 0
     servers = [await project.manage("serve", "--port", "0") for _ in range(2)]
