@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import Any
 
 from fairway.asgi import pages
-from fairway.types import Scope
 
 __all__ = ["AsgiHandler"]
 
@@ -17,7 +16,7 @@ class AsgiHandler:
     Pages: the class as Channels 2 has it in a router, or an instance as in Channels 3.
     """
 
-    def __init__(self, *scope: Scope) -> None:
+    def __init__(self, *scope: Any) -> None:
         self._scope = scope
 
     async def __call__(self, *arguments: Any) -> None:
