@@ -7,7 +7,7 @@ WSGI, and tells the loop its answer before it cleans up.
 
 from __future__ import annotations
 
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import IO, Any
 
@@ -103,9 +103,10 @@ class SyncPages(Pages):
                 body.close()
             self.close(response)
 
-    def _close_orphan(self, context: Any, answer: Answer) -> None:
+    def _close_orphan(self, context: Context, answer: Answer) -> None:
         """
         Close an answer that nobody waits for any more, if that was left to whoever sends it.
         """
         if not answer.is_whole:
-            Hop(context, lambda hop: self.close(answer.response)).start()
+            # The thread that told of it may still be in the context itself.
+            Hop(context.copy(), lambda hop: self.close(answer.response)).start()

@@ -193,3 +193,31 @@ async def test_a_client_that_leaves_while_it_sends(
     await site.finished.count(1)
     assert harness.warnings(caplog) == []
     assert len(os.listdir("/proc/self/fd")) <= open_before  # noqa: PTH208
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_body_that_nobody_reads(serve: Serve, mode: str) -> None:
+    """It is closed with its request, on disk or not."""
+    bodies: list[Any] = []
+
+    def view(request: HttpRequest) -> HttpResponse:
+        bodies.append(request._stream)
+        return HttpResponse("ok")
+
+    site = await serve({"": view}, PAGES=mode)
+    for size in (10, 4_000_000):
+        assert (await site.post("/", b"x" * size)).status == 200
+    await site.finished.count(2)
+    assert all(each.closed for each in bodies)
+
+
+async def test_a_body_that_waits_for_an_invitation(serve: Serve) -> None:
+    """A client that expects 100 Continue is told to go on."""
+    site = await serve({"": lambda request: HttpResponse(request.body)})
+    peer = await site.peer()
+    await peer.send(
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\nexpect: 100-continue\r\n\r\n"
+    )
+    assert (await peer.response()).status == 100
+    await peer.send(b"abc")
+    assert (await peer.response()).body == b"abc"
