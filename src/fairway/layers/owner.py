@@ -13,7 +13,6 @@ import asyncio
 import atexit
 import logging
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,7 +24,7 @@ from weakref import WeakSet
 
 from fairway.exceptions import ChannelLayerUnavailable
 from fairway.faults import Fault
-from fairway.layers import resolving
+from fairway.layers import children, resolving
 from fairway.layers.iothread import IOThread
 
 __all__ = ["Owner", "Resident", "bind", "has_server", "release"]
@@ -550,26 +549,8 @@ def _home() -> asyncio.AbstractEventLoop:
     for loop in reversed(_servers):
         if not loop.is_closed():
             return loop
-    _flush_in_children()
+    children.at_end(_at_exit)
     return _io.loop()
-
-
-def _flush_in_children() -> None:
-    """
-    Have what was sent leave at the end of a child of multiprocessing or Celery, too.
-
-    Such a child ends without ``atexit``; one of Celery's prefork pool has nothing but a signal.
-    """
-    signals = sys.modules.get("celery.signals")
-    if signals is not None:
-        signals.worker_process_shutdown.connect(
-            _at_exit_of_celery, weak=False, dispatch_uid="fairway"
-        )
-    for name in ("multiprocessing.util", "billiard.util"):
-        util = sys.modules.get(name)
-        if util is not None and name not in _flushed_by:
-            _flushed_by.add(name)
-            util.Finalize(None, _at_exit, exitpriority=0)
 
 
 def _at_fork() -> None:
@@ -577,7 +558,7 @@ def _at_fork() -> None:
     Run in a forked child.
     """
     _servers.clear()
-    _flushed_by.clear()
+    children.forked()
     _io.forked()
     resolving.forked()
     for owner in list(_owners):
@@ -601,16 +582,8 @@ def _at_exit() -> None:
     _is_parting = True
 
 
-def _at_exit_of_celery(**signal: Any) -> None:
-    """
-    Do as ``_at_exit`` before a child of Celery's prefork pool ends.
-    """
-    _at_exit()
-
-
 _owners: WeakSet[Owner] = WeakSet()
 _servers: list[asyncio.AbstractEventLoop] = []
-_flushed_by: set[str] = set()
 _tasks: set[asyncio.Task[None]] = set()
 _io = IOThread()
 # A module that is first imported while the process ends registers its handler too late.
