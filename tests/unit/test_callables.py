@@ -7,11 +7,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.urls import path
 
 from fairway import AsyncWebsocketConsumer
 from fairway.auth import AuthMiddleware
 from fairway.callables import single_callable
 from fairway.middleware import BaseMiddleware
+from fairway.routing import URLRouter
 from fairway.security.websocket import OriginValidator
 from fairway.sessions import CookieMiddleware, SessionMiddleware
 from fairway.types import Message, Receive, Scope, Send
@@ -69,6 +71,18 @@ async def test_old_middleware_around_present_applications() -> None:
     await application({"type": "websocket"}, receive, send)
     (scope,) = present.scopes
     assert scope == {"type": "websocket", "a": True, "b": True, "c": True}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+async def test_old_middleware_around_a_router() -> None:
+    """A router behind middleware of ASGI 2 is found there, so that its route is a prefix."""
+    present = Present()
+    inner = URLRouter([path("room/<slug:name>/", present)])  # type: ignore[arg-type] # no view
+    outer = URLRouter([path("app/<int:number>/", Old(inner))])
+    await outer({"type": "websocket", "path": "/app/7/room/lobby/"}, receive, send)
+    (scope,) = present.scopes
+    assert scope["url_route"]["kwargs"] == {"number": 7, "name": "lobby"}
+    assert scope["old"]
 
 
 @pytest.mark.parametrize(
