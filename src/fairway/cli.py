@@ -139,7 +139,7 @@ def build_server(
         say = _say_nothing
 
     def load() -> ASGIApplication:
-        show_warnings()
+        show_warnings(deprecations=place is None or place.speaks)
         try:
             if os.environ.get("DJANGO_SETTINGS_MODULE"):
                 django.setup()

@@ -76,16 +76,21 @@ def configure_logging(setting: Mapping[str, Any] | None = None) -> None:
         logger.setLevel(logging.INFO)
 
 
-def show_warnings() -> None:
+def show_warnings(*, deprecations: bool = True) -> None:
     """
     Make one line each of the warnings that tell of a fault, for as long as the process lives.
 
     That is a coroutine thrown away, whatever filters say: what it should have done was not done;
     and a warning that ends with an id. Python gives each once per place. Costs nothing where
     nothing is wrong. May be called again.
+
+    Args:
+        deprecations: Whether those of Fairway's are shown: of several workers, which all load
+            the same project, one says it.
     """
     warnings.filterwarnings("default", NEVER_AWAITED, RuntimeWarning)
-    warnings.filterwarnings("default", r".*\[fairway\.R\d+\]\Z", DeprecationWarning)
+    if deprecations:
+        warnings.filterwarnings("default", r".*\[fairway\.R\d+\]\Z", DeprecationWarning)
     below = warnings.showwarning
     if getattr(below, "fairway", False):
         return

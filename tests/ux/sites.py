@@ -61,7 +61,8 @@ How a line begins that is no part of a traceback.
 
 BANNER = re.compile(
     r"""
-    $ | Performing\ system\ checks | System\ check\ identified\ no | Django\ version | Quit\ the
+    $ | Performing\ system\ checks | System\ check\ identified | WARNINGS:
+    | Django\ version | Quit\ the
     | \w+\ \d\d,\ \d{4}\ -\  | Starting\ development\ server | Fairway\ \d | Channel\ layer
     | Settings: | Serving\ on | \d+\ WebSocket\ route | \[\d{4}-.*\]\ \[\d+\]\ \[INFO\]
     | WARNING:\ This\ is\ a\ development\ server | For\ more\ information\ on\ production
@@ -124,7 +125,10 @@ def log_lines(text: str) -> list[str]:
     lines: list[str] = []
     within = False
     for line in text.splitlines():
-        if RECORD.match(line) or (not within and not line.startswith("Traceback")):
+        if lines and not within and line.startswith("\tHINT: "):
+            # The second half of a line of Django's checks.
+            lines[-1] += f"\n{line}"
+        elif RECORD.match(line) or (not within and not line.startswith("Traceback")):
             within = False
             if not BANNER.match(line):
                 lines.append(line)

@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from io import StringIO
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
 
 from fairway.cli import add_flags, given_flags, note_broken, serve
+from fairway.server.place import VARIABLE
 
 __all__ = ["Command"]
 
@@ -36,9 +39,14 @@ class Command(BaseCommand):
         """
         Run the system checks, which load the project.
 
+        Warnings are told by the command, and not again by each worker that it starts.
+
         Raises:
             CommandError: One found an error.
         """
+        shown = self.stderr
+        if VARIABLE in os.environ:
+            self.stderr = OutputWrapper(StringIO())
         try:
             super().check(*args, **options)
         except CommandError:
@@ -46,6 +54,8 @@ class Command(BaseCommand):
         except Exception as error:
             note_broken(error)
             raise
+        finally:
+            self.stderr = shown
 
     def handle(self, *args: Any, **options: Any) -> None:
         """
