@@ -210,8 +210,9 @@ def all_ways(room):
     django.setup()
     from chat.saying import say
 
-    for way in (*WAYS, "disconnect"):
+    for way in WAYS:
         say(room, way)
+    say(f"{room}-gone", "disconnect")
 
 
 def in_a_loop(room):
@@ -221,8 +222,9 @@ def in_a_loop(room):
 async def every_coroutine(room):
     from chat.saying import asay
 
-    for way in (*ASYNC_WAYS, "disconnect"):
+    for way in ASYNC_WAYS:
         await asay(room, way)
+    await asay(f"{room}-gone", "disconnect")
 
 
 def together(*works):
@@ -471,14 +473,17 @@ def test_scripts_threads_loops_and_children(site: Site) -> None:
     asynchronous = ("loop-one", "loop-two", "beside-a", "beside-b", "os-fork")
 
     async def check() -> None:
-        ears = {room: await site.listen(room) for room in synchronous + asynchronous}
+        rooms = synchronous + asynchronous
+        ears = {room: await site.listen(room) for room in rooms}
+        # Others, since who is disconnected does not wait for what a handler has not sent yet.
+        gone = [await site.listen(f"{room}-gone") for room in rooms]
         script = await site.project.run("-Wignore::DeprecationWarning", "children.py")
         assert await script.ended() == (0, "")
         for room in synchronous:
             await ears[room].hears(*WAYS)
         for room in asynchronous:
             await ears[room].hears("broadcast", "abroadcast", "group_send")
-        for ear in ears.values():
+        for ear in gone:
             await ear.is_closed()
 
     site.run(check())
@@ -491,13 +496,15 @@ def test_the_shell(site: Site) -> None:
 
     async def check() -> None:
         room = site.room()
-        ear = await site.listen(room)
-        ways = (*WAYS[::-1], "disconnect")
-        line = f"from chat.saying import say; [say('{room}', way) for way in {ways}]"
+        ear, gone = await site.listen(room), await site.listen(f"{room}-gone")
+        line = (
+            f"from chat.saying import say; [say('{room}', way) for way in {WAYS[::-1]}]; "
+            f"say('{room}-gone', 'disconnect')"
+        )
         shell = await site.project.manage("shell", "-v0", "-c", line)
         assert await shell.ended() == (0, "")
         await ear.hears(*WAYS[::-1])
-        await ear.is_closed()
+        await gone.is_closed()
 
     site.run(check())
 
