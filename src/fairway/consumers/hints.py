@@ -10,6 +10,7 @@ from __future__ import annotations
 import linecache
 import re
 import traceback
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import NamedTuple
 
@@ -61,16 +62,14 @@ def explain(error: BaseException) -> None:
     """
     Add a hint to an exception that left a handler, if there is one to give.
     """
-    if isinstance(error, SynchronousOnlyOperation):
-        error.fault = Fault.SYNC_ONLY  # type: ignore[attr-defined] # read by the server's log
-        hint = _asynchronous_twin(find_place(error.__traceback__))
-    elif isinstance(error, KeyError | IndexError | TypeError):
-        place = find_place(error.__traceback__)
-        hint = _fault_of_client(place)
-        if place is None and "await" in str(error):
-            hint = _ordinary_method(error)
-    else:
-        return
+    hint = ""
+    # It asks objects of the project for their names, and must not fail as they may.
+    with suppress(Exception):
+        if isinstance(error, SynchronousOnlyOperation):
+            error.fault = Fault.SYNC_ONLY  # type: ignore[attr-defined] # read by the server's log
+            hint = _asynchronous_twin(find_place(error.__traceback__))
+        elif isinstance(error, KeyError | IndexError | TypeError):
+            hint = _fault_of_handler(error)
     if hint:
         error.add_note(f"Hint: {hint}")
 
@@ -134,6 +133,16 @@ def _asynchronous_loop(place: Place) -> str:
     return f"async {written[1]}" if written else "async for"
 
 
+def _fault_of_handler(error: BaseException) -> str:
+    """
+    Say what is wrong with a handler, or with what it was handed.
+    """
+    place = find_place(error.__traceback__)
+    if place is not None:
+        return _fault_of_client(place)
+    return _ordinary_method(error) if "await" in str(error) else ""
+
+
 def _ordinary_method(error: BaseException) -> str:
     """
     Name the method of an asynchronous consumer that is no coroutine.
@@ -147,11 +156,11 @@ def _ordinary_method(error: BaseException) -> str:
     return f"write async def {name} in {consumer}, which is asynchronous" if name else ""
 
 
-def _fault_of_client(place: Place | None) -> str:
+def _fault_of_client(place: Place) -> str:
     """
     Say how a client is told that it sent the wrong thing, where one may have.
     """
-    if place is None or place.inner or place.frame.f_code.co_name not in MESSAGE_HANDLERS:
+    if place.inner or place.frame.f_code.co_name not in MESSAGE_HANDLERS:
         return ""
     return (
         "if the client sent the wrong thing, look before, and raise "
