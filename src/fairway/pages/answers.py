@@ -104,13 +104,10 @@ def _headers(response: Any) -> Headers:
     """
     Encode the fields of a response, with their case as it is, and its cookies.
     """
-    headers = [
-        (
-            name.encode("ascii") if isinstance(name, str) else bytes(name),
-            value.encode("latin1") if isinstance(value, str) else bytes(value),
-        )
-        for name, value in response.items()
-    ]
+    # Its items() look each field up by its name again, in lower case.
+    store: dict[str, tuple[str, str]] | None = getattr(response.headers, "_store", None)
+    fields = response.items() if store is None else store.values()
+    headers = [(name.encode("ascii"), value.encode("latin1")) for name, value in fields]
     if response.cookies:
         headers += [
             (b"Set-Cookie", cookie.OutputString().encode("ascii"))
