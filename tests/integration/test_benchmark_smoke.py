@@ -57,6 +57,12 @@ def test_every_mode(server: Server) -> None:
     assert fan_out.operations % 32 == 0
 
 
+def test_a_django_page() -> None:
+    """The site that is compared on other servers is served, and answers what they have to."""
+    with running("pages", CORES) as server:
+        assert_measured(brief(server, CORES, "get", "--connections", "4", "--bytes", "13"))
+
+
 def test_idle_sockets_are_held(floor: Server) -> None:
     """The server's memory can be read while sockets are held, and they go afterwards."""
     with holding(floor, CORES, 20, "/"):

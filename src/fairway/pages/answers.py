@@ -15,11 +15,11 @@ from django.http.response import HttpResponseBase
 
 from fairway.types import Message, Send
 
-__all__ = ["PART_BYTES", "Answer", "answer_of", "send_whole"]
+__all__ = ["WHOLE_BYTES", "Answer", "answer_of", "send_whole"]
 
 PART_BYTES = 65536
 """
-What is read of a file, or gathered from an iterator, before it is sent.
+What is read of a file at a time.
 """
 
 WHOLE_BYTES = 4 * PART_BYTES

@@ -3,7 +3,7 @@ Bodies that are produced while they are sent.
 
 Iterators and files are read in a thread, asynchronous iterators on the loop. A thread is taken
 for as long as parts come quickly and the reader keeps up, and given back in between; the first
-parts are on their way while the next are made. Nothing is gathered beyond ``PART_BYTES``, so a
+parts are on their way while the next are made. What is made ahead of its reader is bounded, so a
 body may have no end.
 """
 
@@ -16,7 +16,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from fairway.pages.answers import PART_BYTES, Answer
+from fairway.pages.answers import WHOLE_BYTES, Answer
 from fairway.pages.hops import Hop, carry_over
 
 if TYPE_CHECKING:
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from fairway.types import Receive, Send
 
 __all__ = ["UntilGone", "send_parts"]
+
+TURN_BYTES = WHOLE_BYTES
+"""
+How much one stream produces before its reader has to have taken it.
+"""
 
 TURN_SECONDS = 0.01
 """
@@ -117,7 +122,7 @@ class Production:
         for part in self._parts:
             hop.tell(part)
             size += len(part)
-            if hop.deserted or size >= PART_BYTES or monotonic() >= until:
+            if hop.deserted or size >= TURN_BYTES or monotonic() >= until:
                 return
         self.ended = True
 
