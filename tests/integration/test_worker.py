@@ -307,6 +307,7 @@ class Blocking(SyncConsumer):
         self.seen.append(threading.get_ident())
 
 
+@pytest.mark.django_db
 async def test_consumers(layer: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Consumers work behind ChannelNameRouter: handlers, groups, threads, unknown types."""
     Counting.seen.clear()
