@@ -33,7 +33,7 @@ from fairway.exceptions import (
 )
 from fairway.faults import Fault
 from fairway.layers.registry import DEFAULT_CHANNEL_LAYER, get_channel_layer
-from fairway.ratelimits import admit_connect, connect_limits, count_messages
+from fairway.ratelimits import admit_connect, connect_limits, count_messages, message_limits
 from fairway.types import Message, Receive, Scope, Send
 from fairway.wire import codes
 
@@ -137,36 +137,40 @@ class AsyncConsumer:
         The server's task awaits this one coroutine; at rest it stands in ``next_event``.
         """
         entered = threads.enter()
-        self.scope = scope
-        self._fairway_closing = (
-            False  # Set here, since one instance may serve one scope after another.
-        )
-        self.base_send = async_to_sync(send) if self._sync else send
-        if self.login_required and not await self.__admit(receive, send):
-            return
-        if connect_limits() and not await admit_connect(scope, receive, send):
-            return
-        self.channel_layer = get_channel_layer(self.channel_layer_alias)
-        if self.channel_layer is not None:
-            self.channel_name = await self.channel_layer.new_channel()
-        source = count_messages(self._fairway_open_source(receive, send), self, send)
-        self.__attached = source.attached
         try:
-            if "user" in scope or "session" in scope:
-                name = None if self.channel_layer is None else self.channel_name
-                revocation.enter(scope, name, self.channel_layer_alias)
-            last = await self.__handle_events(source)
-        except StopConsumer:
-            await self.__leave_groups()
-        except (Exception, asyncio.CancelledError) as error:
-            explain(error)
-            await self.__fail(error, source)
-            raise
-        else:
-            await self.__end(last)
+            self.scope = scope
+            # Set here, since one instance may serve one scope after another.
+            self._fairway_closing = False
+            self.base_send = async_to_sync(send) if self._sync else send
+            if self.login_required and not await self.__admit(receive, send):
+                return
+            if connect_limits() and not await admit_connect(scope, receive, send):
+                return
+            limits = message_limits(type(self))
+            self.channel_layer = get_channel_layer(self.channel_layer_alias)
+            if self.channel_layer is not None:
+                self.channel_name = await self.channel_layer.new_channel()
+            source = self._fairway_open_source(receive, send)
+            self.__attached = source.attached
+            if limits is not None:
+                source = count_messages(source, limits, self, send)
+            try:
+                if "user" in scope or "session" in scope:
+                    name = None if self.channel_layer is None else self.channel_name
+                    revocation.enter(scope, name, self.channel_layer_alias)
+                last = await self.__handle_events(source)
+            except StopConsumer:
+                await self.__leave_groups()
+            except (Exception, asyncio.CancelledError) as error:
+                explain(error)
+                await self.__fail(error, source)
+                raise
+            else:
+                await self.__end(last)
+            finally:
+                source.stop()
+                revocation.leave(scope)
         finally:
-            source.stop()
-            revocation.leave(scope)
             threads.leave(entered)
 
     async def __handle_events(self, source: Source) -> Message:

@@ -8,7 +8,7 @@ protocols (sizes, floods of control frames) are the server's, and not here.
 """
 
 from fairway.ratelimits.connects import admit_address, admit_connect
-from fairway.ratelimits.limits import connect_limits
+from fairway.ratelimits.limits import connect_limits, message_limits
 from fairway.ratelimits.messages import count_messages
 
-__all__ = ["admit_address", "admit_connect", "connect_limits", "count_messages"]
+__all__ = ["admit_address", "admit_connect", "connect_limits", "count_messages", "message_limits"]

@@ -14,7 +14,7 @@ from fairway.exceptions import ClientDisconnected
 from fairway.faults import Fault
 from fairway.layers.notices import Notices
 from fairway.ratelimits.buckets import Buckets
-from fairway.ratelimits.limits import address_of, message_limits, user_of
+from fairway.ratelimits.limits import Limits, address_of, user_of
 from fairway.types import Message, Send
 from fairway.wire import codes
 
@@ -28,28 +28,22 @@ logger = logging.getLogger("fairway.security")
 notices = Notices(logger)
 
 
-def count_messages(source: Source, consumer: Any, send: Send) -> Source:
+def count_messages(source: Source, limits: Limits, consumer: Any, send: Send) -> Source:
     """
-    Have a consumer's messages counted, where there is a limit for them; decided once.
+    Have the messages to a consumer counted.
 
     Args:
         source: Where its events come from.
+        limits: Those of its class.
         consumer: With its scope set.
         send: The application's own, to close the socket with.
 
     Returns:
-        The source, or what counts in front of it.
+        What counts in front of the source; the source itself where there are no messages.
     """
-    limits = message_limits(type(consumer))
-    if limits is None or consumer.scope["type"] != "websocket":
+    if consumer.scope["type"] != "websocket":
         return source
-    kinds = (("address", limits.address, address_of), ("user", limits.user, user_of))
-    counts = [
-        (kind, buckets, key)
-        for kind, buckets, find in kinds
-        if buckets is not None and (key := find(consumer.scope)) is not None
-    ]
-    return CountingSource(source, consumer, send, counts) if counts else source
+    return CountingSource(source, limits, consumer, send)
 
 
 class CountingSource:
@@ -59,19 +53,14 @@ class CountingSource:
     Implements ``Source``. The consumer gets its ``websocket.disconnect`` with 1008 then.
     """
 
-    __slots__ = ("_consumer", "_counts", "_inner", "_send", "attached", "tolerant")
+    __slots__ = ("_address", "_consumer", "_inner", "_limits", "_send", "attached", "tolerant")
 
-    def __init__(
-        self,
-        inner: Source,
-        consumer: Any,
-        send: Send,
-        counts: list[tuple[str, Buckets, Hashable]],
-    ) -> None:
+    def __init__(self, inner: Source, limits: Limits, consumer: Any, send: Send) -> None:
         self._inner = inner
+        self._limits = limits
         self._consumer = consumer
         self._send = send
-        self._counts = counts
+        self._address = address_of(consumer.scope)
         self.attached = inner.attached
         self.tolerant = inner.tolerant
 
@@ -107,11 +96,14 @@ class CountingSource:
         """
         Count a message; give the limit that it is over.
         """
-        for count in self._counts:
-            _, buckets, key = count
-            if buckets.take(key):
-                return count
-        return None
+        address, user = self._limits
+        if address is not None and self._address is not None and address.take(self._address):
+            return "address", address, self._address
+        if user is None:
+            return None
+        # Looked at each time: a consumer may log in, or learn from a message who is there.
+        key = user_of(self._consumer.scope)
+        return ("user", user, key) if key is not None and user.take(key) else None
 
     async def _close(self, kind: str, buckets: Buckets, key: Hashable) -> None:
         """

@@ -17,7 +17,7 @@ from pytest_django import Settings
 
 from fairway import AsyncHttpConsumer, AsyncWebsocketConsumer, WebsocketConsumer, metrics
 from fairway.asgi import Application, Pages
-from fairway.auth import AuthMiddlewareStack
+from fairway.auth import AuthMiddlewareStack, set_user
 from fairway.exceptions import ConfigurationError
 from fairway.layers.notices import Notices
 from fairway.ratelimits import connects, count_messages, messages
@@ -96,6 +96,20 @@ class Unlimited(Counted):
     messages_per_user: int | None = 0
 
 
+class Introduced(Counted):
+    """
+    Belongs to whoever says the right name.
+    """
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """
+        Take a name, and send everything back.
+        """
+        if text_data == "bob":
+            await set_user(self, SimpleNamespace(is_authenticated=True, pk=text_data))
+        await super().receive(text_data, bytes_data)
+
+
 class Requested(AsyncHttpConsumer):
     """
     Answers requests.
@@ -132,6 +146,7 @@ class Urls:
         route("sync/", CountedInThreads),
         route("chatty/", Chatty),
         route("unlimited/", Unlimited),
+        route("introduced/", Introduced),
         route("ask/", Requested),
         path("page/", page),
     ]
@@ -393,6 +408,32 @@ class TestMessages:
             assert (closed["type"], closed["code"]) == ("websocket.close", 1008)
             await communicator.disconnect()
 
+    async def test_who_is_known_only_later(self, settings: Settings) -> None:
+        """Whoever says in a message who it is counts from then on, and before it as nobody."""
+        settings.FAIRWAY = {"MESSAGES_PER_USER": 2}
+        communicator = WebsocketCommunicator(Application(Pages()), "/introduced/")
+        assert (await communicator.connect())[0]
+        for text in ("hello", "hello", "hello", "bob", "hello", "hello"):
+            await communicator.send_to(text_data=text)
+            assert await communicator.receive_from() == text
+        await communicator.send_to(text_data="hello")
+        closed = await communicator.receive_output()
+        assert (closed["type"], closed["code"]) == ("websocket.close", 1008)
+        await communicator.disconnect()
+
+    async def test_a_wrong_limit_behind_a_router_leaves_nothing(
+        self, monkeypatch: pytest.MonkeyPatch, settings: Settings
+    ) -> None:
+        """Where no start looks at the class, each connection fails before it is known anywhere."""
+        monkeypatch.setattr(Chatty, "messages_per_address", "9")
+        settings.FAIRWAY = {}  # Nothing is remembered of the class.
+        attached: list[Any] = []
+        monkeypatch.setattr(Chatty, "_fairway_open_source", lambda *given: attached.append(given))
+        communicator = WebsocketCommunicator(URLRouter([route("chatty/", Chatty)]), "/chatty/")
+        with pytest.raises(ConfigurationError, match="must be a whole number"):
+            await communicator.connect()
+        assert attached == []
+
     @pytest.mark.parametrize(
         ("value", "message"),
         [
@@ -415,15 +456,23 @@ class TestCost:
     What is not asked for is not there.
     """
 
-    def test_without_a_limit_nothing_is_put_in_the_way(self, settings: Settings) -> None:
+    async def test_without_a_limit_nothing_is_put_in_the_way(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """The server's own source stays what the consumer awaits."""
-        source: Any = object()
-        consumer = Counted()
-        consumer.scope = {"type": "websocket", "client": None}
-        assert count_messages(source, consumer, _never) is source
-        settings.FAIRWAY = {"MESSAGES_PER_ADDRESS": 1, "MESSAGES_PER_USER": 1}
-        # Nobody to be counted.
-        assert count_messages(source, consumer, _never) is source
+        made: list[Any] = []
+
+        def remember(source: Any, *given: Any) -> Any:
+            made.append(source)
+            return count_messages(source, *given)
+
+        monkeypatch.setattr("fairway.consumers.base.count_messages", remember)
+        for limits, counted in (({}, 0), ({"MESSAGES_PER_ADDRESS": 1}, 1)):
+            settings.FAIRWAY = limits
+            communicator = _communicator(Application(Pages()))
+            assert (await communicator.connect())[0]
+            await communicator.disconnect()
+            assert len(made) == counted
 
     @pytest.mark.parametrize(
         ("host", "expected"),

@@ -4,14 +4,16 @@ Whether consumers that say nothing of it want a login.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from pytest_django import Settings
 
-from fairway import AsyncHttpConsumer, AsyncWebsocketConsumer, WebsocketConsumer
+from fairway import AsyncHttpConsumer, AsyncWebsocketConsumer, WebsocketConsumer, threads
 from fairway.consumers.login import DJANGOS
+from fairway.testing import WebsocketCommunicator
 
 
 class Stricter(LoginRequiredMiddleware):
@@ -69,3 +71,20 @@ def test_the_default_is_what_holds_for_views(
     assert (Members.login_required, Members().login_required) == (True, True)
     settings.MIDDLEWARE = []
     assert AsyncWebsocketConsumer.login_required is False
+
+
+async def test_a_connection_that_is_refused_gives_its_thread_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Looking at the user may have taken it to a thread, with a transaction left open there.
+    """
+    lane: Any = object()
+    left: list[Any] = []
+    monkeypatch.setattr(threads, "enter", lambda: lane)
+    monkeypatch.setattr(threads, "leave", left.append)
+    scope = {"type": "websocket", "path": "/", "user": SimpleNamespace(is_authenticated=False)}
+    communicator = WebsocketCommunicator(Members.as_asgi(), "/")
+    communicator.scope.update(scope)
+    assert (await communicator.connect())[0] is False
+    assert left == [lane]
