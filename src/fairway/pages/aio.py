@@ -32,7 +32,7 @@ class AsyncPages(Pages):
 
     is_async = True
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, ends: Any = None) -> None:
         """
         See ``Pages``. A client that leaves cancels its view.
         """

@@ -75,9 +75,10 @@ class PageHandler:
             handler = self._sync
         # Without the server's ends: a request of Django's refers to itself, and would hold all of
         # the exchange until the garbage collector comes.
+        ends = scope.get("extensions", {}).get("fairway")
         scope = {**scope, "extensions": {}}
         if present.get(None) is not None:
-            await handler(scope, receive, send)
+            await handler(scope, receive, send, ends)
         else:
             # Under another server: a thread for each page, as under Django's own handler.
             async with ThreadSensitiveContext():

@@ -11,7 +11,7 @@ import logging
 import sys
 from contextvars import Context
 from functools import cached_property
-from typing import IO
+from typing import IO, Any
 
 from django.core import signals
 from django.core.exceptions import RequestDataTooBig
@@ -67,9 +67,15 @@ class Pages(BaseHandler):
         super().__init__()
         self.load_middleware(is_async=self.is_async)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, ends: Any = None) -> None:
         """
         Serve one request.
+
+        Args:
+            scope: As in ASGI, without the server's ends.
+            receive: As in ASGI.
+            send: As in ASGI.
+            ends: The server's ends, under a Fairway server.
         """
         raise NotImplementedError
 

@@ -27,14 +27,22 @@ from fairway.types import Receive, Scope, Send
 __all__ = ["SyncPages"]
 
 
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+"""
+Methods that change nothing (RFC 9110 section 9.2.1).
+"""
+
+
 class SyncPages(Pages):
     """
     Serves a request in one hop to a thread of its lane.
     """
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, ends: Any = None) -> None:
         """
         See ``Pages``. A view whose client leaves is run to its end, and its answer thrown away.
+
+        One that nobody reads any more when its turn comes is not begun, if it only reads.
         """
         try:
             body = await read_body(receive)
@@ -46,7 +54,7 @@ class SyncPages(Pages):
             await refuse(send)
             return
         context = copy_context()
-        hop = Hop(context, partial(self._answer, scope, body))
+        hop = Hop(context, partial(self._answer, scope, body, ends))
         hop.orphaned = partial(self._close_orphan, context)
         hop.start()
         try:
@@ -57,6 +65,7 @@ class SyncPages(Pages):
                 body.close()
         if not hop.told:
             hop.raise_error()
+            return
         answer: Answer = hop.told.pop()
         if answer.is_whole:
             try:
@@ -70,10 +79,13 @@ class SyncPages(Pages):
         finally:
             await self.close_in_thread(answer.response, context)
 
-    def _answer(self, scope: Scope, body: IO[bytes], hop: Hop) -> None:
+    def _answer(self, scope: Scope, body: IO[bytes], ends: Any, hop: Hop) -> None:
         """
         Answer a request, and clean up unless the answer is still to be produced. In a thread.
         """
+        if ends is not None and ends["gone"] and scope["method"] in SAFE:
+            body.close()
+            return
         request: HttpRequest | None = None
         response: Any
         try:

@@ -58,6 +58,9 @@ class HttpEnds:
             return self._exchange.open_stream().outbox
         if name == "configure":
             return self._exchange.open_stream().configure
+        if name == "gone":
+            # Whether nobody will read an answer any more. From any thread.
+            return self._exchange.state is State.GONE
         raise KeyError(name)
 
 

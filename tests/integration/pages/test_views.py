@@ -697,6 +697,32 @@ class TestLeaving:
         assert (await first.response()).status == 200
         assert ran == ["1"]
 
+    async def test_a_page_that_nobody_reads_any_more(self, serve: Serve) -> None:
+        """When its turn comes a GET of a client that has left is passed over, a POST is not."""
+        go_on = threading.Event()
+        ran: list[str] = []
+
+        def view(request: HttpRequest) -> HttpResponse:
+            ran.append(f"{request.method} {request.GET['n']}")
+            go_on.wait(5)
+            return HttpResponse("ok")
+
+        site = await serve({"": view}, page_threads=1)
+        peers = [await site.peer() for _ in range(4)]
+        queue = site.threads.pages._queue
+        for number, (peer, method) in enumerate(
+            zip(peers, ["GET", "GET", "POST", "GET"], strict=True)
+        ):
+            await peer.send(harness.request(f"/?n={number}", method=method))
+            await until(lambda number=number: ran and len(queue) == number)  # type: ignore[misc] # nothing to infer
+        for peer in peers[1:3]:
+            peer.reset()
+        await until(lambda: len(site.served.worker.connections) == 2)
+        go_on.set()
+        assert (await peers[0].response()).status == (await peers[3].response()).status == 200
+        assert ran == ["GET 0", "POST 2", "GET 3"]
+        await site.finished.count(3)
+
     async def test_pages_finish_before_a_restart(self, serve: Serve) -> None:
         """A server that drains lets asynchronous and synchronous views answer."""
         began: list[str] = []
