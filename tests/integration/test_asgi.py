@@ -105,8 +105,10 @@ class TestResolveApplication:
         found = resolve_application()
         assert isinstance(found.application, Application)
         assert found.notes == [
-            f"{spec} is Django's own handler; "
-            "fairway.asgi.application serves in its place [fairway.R115]"
+            (
+                f"{spec} is Django's own handler; "
+                "fairway.asgi.application serves in its place [fairway.R115]"
+            )
         ]
 
     def test_the_argument_goes_before_the_setting(self, settings: Settings) -> None:
@@ -132,8 +134,10 @@ class TestResolveApplication:
         [
             (
                 "router",
-                "has Django's own handler for 'http'; "
-                "fairway.asgi.pages serves pages [fairway.R115]",
+                (
+                    "has Django's own handler for 'http'; "
+                    "fairway.asgi.pages serves pages [fairway.R115]"
+                ),
             ),
             ("no_http", "has no 'http'; fairway.asgi.pages serves pages."),
             ("own_pages", None),
