@@ -7,12 +7,16 @@ of Django's ``LiveServerThread`` do. Databases that live elsewhere are no busine
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial, wraps
 from math import inf
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.sqlite3.base import SQLiteCursorWrapper
 
 from fairway.threads import Lane, Seat
 
@@ -44,6 +48,8 @@ class SharedDatabases:
         """
         for each in self.connections.values():
             each.inc_thread_sharing()
+            # A server around this one may have done so already.
+            vars(each).setdefault("create_cursor", partial(_make_cursor, each, Lock()))
 
     def unshare(self) -> None:
         """
@@ -51,6 +57,8 @@ class SharedDatabases:
         """
         for each in self.connections.values():
             each.dec_thread_sharing()
+            if not each.allow_thread_sharing:
+                vars(each).pop("create_cursor", None)
 
     def use_here(self) -> None:
         """
@@ -135,3 +143,48 @@ class SharedLedger:
             return cls(databases)
 
         return make
+
+
+def _in_turn(method: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    Have a cursor's method wait until no other cursor of its connection is at work.
+    """
+
+    @wraps(method)
+    def call(cursor: SharedCursor, *args: Any, **kwargs: Any) -> Any:
+        with cursor.turn:
+            return method(cursor, *args, **kwargs)
+
+    return call
+
+
+class SharedCursor(SQLiteCursorWrapper):
+    """
+    A cursor on a connection that several threads use at the same time.
+
+    Python keeps the prepared statements of a connection, and gives one that has just come to its
+    end to the next thread while the first still has to let go of it. Equal queries of two threads
+    then meet in one statement, and fail or take each other's rows.
+
+    Attributes:
+        turn: Held by whoever is at work; one for each connection.
+    """
+
+    turn: Lock
+
+    execute = _in_turn(SQLiteCursorWrapper.execute)
+    executemany = _in_turn(SQLiteCursorWrapper.executemany)
+    fetchone = _in_turn(SQLiteCursorWrapper.fetchone)
+    fetchmany = _in_turn(SQLiteCursorWrapper.fetchmany)
+    fetchall = _in_turn(SQLiteCursorWrapper.fetchall)
+    close = _in_turn(SQLiteCursorWrapper.close)
+    __next__ = _in_turn(SQLiteCursorWrapper.__next__)
+
+
+def _make_cursor(connection: Any, turn: Lock, name: str | None = None) -> SharedCursor:
+    """
+    Do as ``create_cursor()`` of the connection.
+    """
+    cursor: SharedCursor = connection.connection.cursor(factory=SharedCursor)
+    cursor.turn = turn
+    return cursor
