@@ -66,6 +66,7 @@ class Hearing:
     def __init__(
         self,
         hear: Callable[[dict[str, Any]], None],
+        look: Callable[[], None],
         notices: Notices,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
@@ -74,10 +75,12 @@ class Hearing:
 
         Args:
             hear: Called with each order.
+            look: Called where orders may have passed by before this heard any.
             notices: Says what goes wrong.
             spawn: Runs a coroutine on the loop.
         """
         self._hear = hear
+        self._look = look
         self._notices = notices
         self._spawn = spawn
         self._joining: asyncio.Task[None] | None = None
@@ -126,3 +129,6 @@ class Hearing:
             )
         else:
             self._leave = partial(layer.detach, channel)
+            # Joining waits for other processes, which may have logged somebody out meanwhile.
+            if not layer.broker.alone:
+                self._look()

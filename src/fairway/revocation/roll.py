@@ -13,7 +13,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from fairway import conf
 from fairway.faults import Fault
@@ -32,6 +32,8 @@ __all__ = ["Roll"]
 
 logger = logging.getLogger("fairway.auth")
 
+Key = TypeVar("Key", str, bytes)
+
 GRACE_SECONDS = 0.4
 """
 Time for who changed their own password to get the session saved that goes on.
@@ -45,8 +47,8 @@ Time that a session under a new key gets to be saved.
 RECENT_SECONDS = 10.0
 RECENT_MAX = 1024
 """
-For how long, and how many, ended sessions are remembered: for connections that looked at theirs
-just before it ended, and enter the roll just after.
+For how long, and how many, ended sessions and changed users are remembered: for connections that
+looked at theirs just before, and enter the roll just after.
 """
 
 
@@ -72,9 +74,10 @@ class Roll:
         self._notices = Notices(logger)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: set[asyncio.TimerHandle] = set()
-        self._hearing = Hearing(self.hear, self._notices, self._spawn)
+        self._hearing = Hearing(self.hear, self._look_at_all, self._notices, self._spawn)
         self._to_look_at: set[str] = set()
         self._ended: OrderedDict[bytes, float] = OrderedDict()
+        self._changed: OrderedDict[str, float] = OrderedDict()
         self._rotated: OrderedDict[bytes, float] = OrderedDict()
         if self._interval:
             self._later(self._interval, self._recheck)
@@ -109,6 +112,8 @@ class Roll:
         member.read(scope)
         if member.user is not None:
             self.users.add(member.user, member)
+            if member.known and self._is_recent(self._changed, member.user, RECENT_SECONDS):
+                self._look_at(member.user)
         if member.session is not None:
             self.sessions.add(member.session, member)
             if self._is_recent(self._ended, member.session, RECENT_SECONDS):
@@ -130,12 +135,15 @@ class Roll:
         """
         match order:
             case {"do": "close", "user": str(user), "code": int(code), "reason": str(reason)}:
+                if code == codes.UNAUTHENTICATED:
+                    self._remember(self._changed, user)
                 self._end_all(self.users.of(user), code, reason)
             case {"do": "close", "session": bytes(key), "code": int(code), "reason": str(reason)}:
                 if code == codes.UNAUTHENTICATED:
                     self._remember(self._ended, key)
                 self._end_all(self.sessions.of(key), code, reason)
             case {"do": "look", "user": str(user)}:
+                self._remember(self._changed, user)
                 self._look_at(user)
             case {"do": "move", "session": bytes(old), "sealed": bytes(sealed)}:
                 self._rotate(old, unseal(sealed))
@@ -203,6 +211,12 @@ class Roll:
         self._later(self._interval, self._recheck)
         if self.users or self.sessions:
             self._hearing.start()
+        self._look_at_all()
+
+    def _look_at_all(self) -> None:
+        """
+        Have the database asked about everybody who has a user or a session.
+        """
         if self.sessions or any(member.known for member in self.members.values()):
             self._spawn(self._check(list(self.members.values()), final=False))
 
@@ -285,13 +299,13 @@ class Roll:
         timer = self.loop.call_later(seconds, run, context=self._context)
         self._timers.add(timer)
 
-    def _remember(self, moments: OrderedDict[bytes, float], key: bytes) -> None:
+    def _remember(self, moments: OrderedDict[Key, float], key: Key) -> None:
         moments[key] = self.loop.time()
         moments.move_to_end(key)
         while len(moments) > RECENT_MAX:
             moments.popitem(last=False)
 
-    def _is_recent(self, moments: OrderedDict[bytes, float], key: bytes, seconds: float) -> bool:
+    def _is_recent(self, moments: OrderedDict[Key, float], key: Key, seconds: float) -> bool:
         return self.loop.time() - moments.get(key, -seconds) < seconds
 
 

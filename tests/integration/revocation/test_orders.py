@@ -471,18 +471,69 @@ class TestRoll:
         key = here.cookies["sessionid"].value
         await fairway.adisconnect(session=key)
         assert await closed(mine) == 4401
-        late = {"type": "websocket", "session": engine()(key), "user": AnonymousUser()}
-        ends: list[Any] = []
+        late = End({"type": "websocket", "session": engine()(key), "user": AnonymousUser()})
+        late.enter()
+        async with asyncio.timeout(SECONDS_MAX):
+            assert await late.code == 4401
+        rolls.leave(late.scope)
 
-        class End:
-            def close(self, code: int, reason: str) -> None:
-                ends.append(code)
+    async def test_a_user_who_was_changed_just_before(self, site: Site) -> None:
+        """A connection that had read its user before, and enters after, is looked at too."""
+        user, _, mine, _, _ = await two(site)
+        # Somebody who keeps the roll alive.
+        await site.open(await log_in_soon(await make_user_soon("bill")))
+        user.is_active = False
+        await user.asave()
+        assert await closed(mine) == 4401
+        user.is_active = True  # As the connection had read it.
+        late = End({"type": "websocket", "user": user})
+        late.enter()
+        async with asyncio.timeout(SECONDS_MAX):
+            assert await late.code == 4401
+        rolls.leave(late.scope)
 
-        late["extensions"] = {"fairway": {"outbox": End()}}
-        rolls.enter(late, None, "default")
-        await asyncio.sleep(0)
-        rolls.leave(late)
-        assert ends == [4401]
+    async def test_a_login_that_ended_before_orders_were_heard(
+        self, site: Site, layer: InMemoryChannelLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Joining the group of orders may take a while, with other processes that end logins."""
+        join, joined = layer.group_add, asyncio.Event()
+
+        async def join_late(group: str, channel: str) -> None:
+            await joined.wait()
+            await join(group, channel)
+
+        browser = await log_in_soon(await make_user_soon())
+        monkeypatch.setattr(layer, "group_add", join_late)
+        late = End({"type": "websocket", "session": engine()(browser.cookies["sessionid"].value)})
+        late.enter()
+        monkeypatch.setattr(layer.broker, "alone", False)
+        await Session.objects.all().adelete()  # Nobody is told.
+        joined.set()
+        async with asyncio.timeout(SECONDS_MAX):
+            assert await late.code == 4401
+        rolls.leave(late.scope)
+
+
+class End:
+    """
+    The server's end of a WebSocket that is about to enter the roll.
+    """
+
+    def __init__(self, scope: dict[str, Any]) -> None:
+        self.scope = {**scope, "extensions": {"fairway": {"outbox": self}}}
+        self.code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def enter(self) -> None:
+        """
+        Enter.
+        """
+        rolls.enter(self.scope, None, "default")
+
+    def close(self, code: int, reason: str) -> None:
+        """
+        See ``types.Outbox``.
+        """
+        self.code.set_result(code)
 
 
 def test_a_process_without_sockets_says_nothing(
