@@ -334,6 +334,14 @@ class Connection(asyncio.Protocol):
         held, self._held = self._held, b""
         self.resume_reading()
         self._receive_http(held)
+        if self._cut_short():
+            self.reset()
+
+    def _cut_short(self) -> bool:
+        """
+        Whether the peer has stopped sending amidst the body of the request being answered.
+        """
+        return self._half_closed and self.answering and self._body_expected()
 
     # -- refusals and the end
 

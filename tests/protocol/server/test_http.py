@@ -517,6 +517,22 @@ class TestHalfClose:
         peer.half_close()
         assert await peer.rest() == b""
 
+    async def test_half_a_body_behind_a_request(self, app: Puppet, served: Served) -> None:
+        """
+        A pipelined request whose body will never be complete ends the connection, once it is begun.
+        """
+        peer = await served.connect()
+        await peer.send(request("/1") + request("/2", method="POST", body=b"whole")[:-1])
+        peer.half_close()
+        await answer(app, body=b"x")
+        assert (await peer.response()).body == b"x"
+        call = await app.call()
+        while (event := await call.event())["type"] == "http.request":
+            assert event["more_body"]
+        assert event["type"] == "http.disconnect"
+        call.end()
+        await until(lambda: not served.worker.connections)
+
 
 class TestVersion10:
     """
