@@ -10,6 +10,7 @@ changes a session saves it. Users live in ``auth``.
 from __future__ import annotations
 
 import datetime as dt
+import re
 import time
 from collections.abc import Mapping
 from http.cookies import SimpleCookie
@@ -38,6 +39,8 @@ __all__ = [
 
 _LONG_AGO = "Thu, 01-Jan-1970 00:00:00 GMT"
 
+_KEY = re.compile(r"[!-~]+")
+
 
 def read_cookies(scope: Scope) -> dict[str, str]:
     """
@@ -53,8 +56,7 @@ def open_session(cookies: Mapping[str, str]) -> SessionBase:
     """
     Make the session that the cookies name, unread; a new one if they name none.
     """
-    key = cookies.get(settings.SESSION_COOKIE_NAME) if cookies else None
-    return merging_store()(key)
+    return merging_store()(_session_key(cookies, settings.SESSION_COOKIE_NAME))
 
 
 class CookieMiddleware:
@@ -173,7 +175,7 @@ class InstanceSessionWrapper:
         Open the session that the cookie names. It is not read yet.
         """
         if self.activated:
-            session_key = self.scope["cookies"].get(self.cookie_name)
+            session_key = _session_key(self.scope["cookies"], self.cookie_name)
             session = self.session_store(session_key)
             self.scope["session"]._wrapped = session  # noqa: SLF001 - how subclasses fill it
 
@@ -270,6 +272,17 @@ def SessionMiddlewareStack(inner: Any) -> CookieMiddleware:  # noqa: N802 - Chan
     Wrap an application in cookies and sessions.
     """
     return CookieMiddleware(SessionMiddleware(inner))
+
+
+def _session_key(cookies: Mapping[str, str], name: str) -> str | None:
+    """
+    Give the session's key from its cookie; None for one that nobody was given.
+
+    Quoted cookies may hold anything, and stores differ in what they do not take: PostgreSQL
+    raises for a NUL, caches warn of spaces.
+    """
+    key = cookies.get(name)
+    return key if key and _KEY.fullmatch(key) else None
 
 
 def _seconds_until(moment: dt.datetime) -> int:

@@ -20,6 +20,7 @@ from fairway.sessions import (
     InstanceSessionWrapper,
     SessionMiddleware,
     SessionMiddlewareStack,
+    open_session,
     read_cookies,
 )
 from fairway.types import Message, is_transparent
@@ -163,6 +164,26 @@ class TestSessions:
         stack = SessionMiddlewareStack(application)
         await stack(scope_of("websocket", f"sessionid={store.session_key}"), nothing, Sent())
         assert found == [store.session_key, "blue"]
+
+    @pytest.mark.parametrize(
+        ("value", "key"),
+        [
+            ("3q1u2w8vkrld7e5h", "3q1u2w8vkrld7e5h"),
+            (".eJx:1tY_-b~Q=", ".eJx:1tY_-b~Q="),
+            ('"\\000bcdefghijk"', None),
+            ('"\\012bcdefghijk"', None),
+            ('"abcd efgh ijkl"', None),
+            ('"\\351bcdefghijkl"', None),
+            ("", None),
+        ],
+    )
+    async def test_a_key_that_nobody_was_given(self, value: str, key: str | None) -> None:
+        """Characters that no engine puts into a key reach no store: PostgreSQL raises for a NUL."""
+        scope = scope_of("websocket", f"sessionid={value}")
+        assert open_session(read_cookies(scope)).session_key == key
+        wrapper = InstanceSessionWrapper({**scope, "cookies": read_cookies(scope)}, Sent())
+        await wrapper.resolve_session()
+        assert wrapper.scope["session"].session_key == key
 
     async def test_a_response_saves_what_it_changed(self) -> None:
         """A page that wrote to the session meanwhile has not done so in vain."""
