@@ -12,6 +12,7 @@ from pytest_django import Settings
 
 from fairway import metrics
 from fairway.security import AllowedHostsOriginValidator, OriginValidator, admit, refusal
+from fairway.security.handshake import _admitted
 
 PROXY = ("HTTP_X_FORWARDED_PROTO", "https")
 
@@ -211,6 +212,14 @@ class TestHost:
         scope = handshake(origin="http://example.com")
         scope["server"] = None
         assert refusal(scope) is None
+
+    def test_what_passed_is_remembered_within_bounds(self) -> None:
+        """A thousand ways at most, and none that is long: headers of strangers are in them."""
+        for number in range(1100):
+            assert refusal(handshake(host=f"a{number}.example.org")) is None
+            assert refusal(handshake(x_forwarded_host=f"{number}" + "a" * 60_000)) is None
+        assert 0 < len(_admitted) <= 1024
+        assert all(len(str(seen)) < 2000 for seen in _admitted)
 
 
 class TestRefusal:

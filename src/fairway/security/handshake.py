@@ -37,8 +37,10 @@ _READ = {
 }
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # As Django's CsrfViewMiddleware.
 # The rule costs a tenth of a handshake and depends on nothing but settings and what it reads, which
-# the pages of a site repeat. So what it let pass is remembered, until a setting changes.
+# the pages of a site repeat. So what it let pass is remembered, until a setting changes; what is
+# longer than any site's is not, as it would be kept a thousand times.
 _ADMITTED_MAX = 1024
+_ADMITTED_LENGTH_MAX = 1024
 _admitted: set[tuple[Any, ...]] = set()
 
 
@@ -212,9 +214,10 @@ def refusal(scope: Scope) -> Refusal | None:
     origin = request.META.get("HTTP_ORIGIN")
     site = f"{request.scheme}://{host}"
     if origin is None or (host and origin == site) or _is_trusted(origin):
-        if len(_admitted) >= _ADMITTED_MAX:
-            _admitted.clear()
-        _admitted.add(seen)
+        if sum(map(len, request.META.values())) <= _ADMITTED_LENGTH_MAX:
+            if len(_admitted) >= _ADMITTED_MAX:
+                _admitted.clear()
+            _admitted.add(seen)
         return None
     return _origin_refusal(origin, site)
 
