@@ -119,7 +119,7 @@ async def get(application: Application, given: str) -> Any:
     """
     Request a page, and let its request end.
     """
-    communicator = HttpCommunicator(application, "GET", given, headers=[HOST])
+    communicator = HttpCommunicator(application, "GET", given)
     response = await communicator.get_response()
     await communicator.wait()
     return response

@@ -222,6 +222,8 @@ class HttpCommunicator(ApplicationCommunicator):
                 "method": method.upper(),
                 **_address(path),
                 "headers": headers or [],
+                # What Django's test client asks for too; pages refuse other hosts.
+                "server": ("testserver", 80),
             },
             **identity,
         )
