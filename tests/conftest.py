@@ -37,6 +37,13 @@ settings.register_profile("explore", deadline=None, max_examples=2_000)
 settings.load_profile("gate")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """
+    Take `--one-loop`, for a run beside another that has both.
+    """
+    parser.addoption("--one-loop", action="store_true", help="Run async tests on uvloop alone.")
+
+
 def pytest_asyncio_loop_factories(
     item: pytest.Item,
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -45,7 +52,8 @@ def pytest_asyncio_loop_factories(
 
     Tests of commands meet the loop in a server process of its own, so one is enough there.
     """
-    if item.get_closest_marker("one_loop") or kind_of(item.path) in KINDS_OF_COMMANDS:
+    asked = item.config.getoption("--one-loop") or item.get_closest_marker("one_loop")
+    if asked or kind_of(item.path) in KINDS_OF_COMMANDS:
         return {"uvloop": LOOPS["uvloop"]}
     return LOOPS
 
