@@ -54,11 +54,11 @@ if TYPE_CHECKING:
 __all__ = [
     "add_flags",
     "build_server",
+    "describe_broken",
     "given_flags",
     "life_of",
     "main",
     "make_threads",
-    "note_broken",
     "serve",
 ]
 
@@ -98,12 +98,11 @@ def add_flags(parser: argparse.ArgumentParser, skip: Sequence[str] = ()) -> None
         group.add_argument(f"--{spec.name.replace('_', '-')}", **keywords)
 
 
-def note_broken(error: Exception) -> None:
+def describe_broken(error: Exception) -> str:
     """
-    Add to the traceback of a project that cannot be loaded what it is about.
+    Say in one line why a project cannot be loaded.
     """
-    words = f"the project cannot be loaded: {describe(error)}"
-    error.add_note(f"fairway: {words} [{Fault.PROJECT_BROKEN}]")
+    return f"the project cannot be loaded: {describe(error)}"
 
 
 def given_flags(namespace: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,9 +147,7 @@ def build_server(
         except ConfigurationError:
             raise
         except Exception as error:
-            raise ConfigurationError(
-                f"the project cannot be loaded: {describe(error)}", fault=Fault.PROJECT_BROKEN
-            ) from error
+            raise ConfigurationError(describe_broken(error), fault=Fault.PROJECT_BROKEN) from error
         # What was loaded may have configured logging anew and disabled our loggers.
         configure_logging(_logging_setting())
         for line in (*found.notes, *describe_routes(found.application)):

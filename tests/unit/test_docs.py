@@ -45,6 +45,7 @@ FLAGS_OF_OTHERS = {
     "--urlconf",
     "--websocket",
     "--websocket-max-message-size",
+    "--traceback",
 }
 """
 Options of other programs and of subcommands that the pages mention.

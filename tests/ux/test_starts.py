@@ -60,7 +60,7 @@ async def refused(command: Command, fault: str) -> str:
     Wait for a start to fail, and give the one line that it is about.
     """
     status, output = await command.ended()
-    assert status != 0
+    assert status == 2
     lines = log_lines(output)
     assert len(lines) <= 3, lines
     assert ids(lines) == {fault}
@@ -241,14 +241,14 @@ async def test_whitenoise(site: Site, apps: tuple[str, ...]) -> None:
 
 async def test_broken_project(site: Site) -> None:
     """
-    A project that cannot be loaded is one line with the place, or one traceback that ends with it.
+    A project that cannot be loaded is one line with the place, whichever command serves it.
     """
     site.urls.write_text(f"import requestz\n{site.urls.read_text()}")
     alone = await refused(
         await site.fairway("site_.asgi:application", "--port", "0"), "fairway.R110"
     )
     managed = await refused(await site.manage("serve", "--port", "0"), "fairway.R110")
-    assert managed == alone
+    assert managed.removeprefix("CommandError: ") == alone.removeprefix("fairway: ")
     place = re.findall(r"loaded: (\S+), line (\d+): ModuleNotFoundError", alone)
     assert place == [(str(site.urls), "1")]
 

@@ -1,5 +1,5 @@
 """
-``manage.py runserver``: which port it takes.
+``manage.py runserver``: which port it takes, and what it says of its settings.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
+from fairway.management.commands import runserver
 from fairway.management.commands.runserver import Command
 
 
@@ -43,3 +44,39 @@ def test_port(
         monkeypatch.setenv(name, value)
     call_command(Command(), *arguments, use_ipv6=False)
     assert seen == [("127.0.0.1", port)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "told"),
+    [
+        ((), {}, {}),
+        (("0.0.0.0:8125",), {"PORT": "8123"}, {}),
+        ((), {"PORT": "8123"}, {"port": "environment"}),
+        (
+            (),
+            {"FAIRWAY_DRAIN": "9", "FAIRWAY_THREADS": "5"},
+            {"threads": "environment"},
+        ),
+    ],
+)
+def test_settings_told(
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    variables: dict[str, str],
+    told: dict[str, str],
+) -> None:
+    """
+    The start tells what people changed, and nothing that the command decides by itself.
+    """
+    seen: list[dict[str, str]] = []
+
+    def build(resolved: Any, *args: Any, **keywords: Any) -> None:
+        seen.append(resolved[1])
+
+    monkeypatch.setattr(runserver, "build_server", build)
+    monkeypatch.setattr(Command, "run", lambda self, **options: self.build_server(options))
+    monkeypatch.delenv("PORT", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    call_command(Command(), *arguments, use_ipv6=False)
+    assert {name: source for name, source in seen[0].items() if source != "default"} == told

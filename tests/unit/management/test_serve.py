@@ -59,15 +59,17 @@ def test_an_error_ends_both(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_broken_project_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_project_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The traceback of a project that cannot be loaded ends with the place and an id.
+    A project that cannot be loaded ends the command with status 2, the place and an id.
     """
-    with pytest.raises(ValueError, match="boom") as caught:
+    with pytest.raises(CommandError) as caught:
         check(monkeypatch, ValueError("boom"))
-    (note,) = caught.value.__notes__
-    assert note.startswith(f"fairway: the project cannot be loaded: {__file__}, line ")
-    assert note.endswith("ValueError: boom [fairway.R110]")
+    line = str(caught.value)
+    assert line.startswith(f"the project cannot be loaded: {__file__}, line ")
+    assert line.endswith("ValueError: boom [fairway.R110]")
+    assert caught.value.returncode == 2
+    assert isinstance(caught.value.__cause__, ValueError)
 
 
 def test_what_a_check_says_of_itself_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,4 +78,4 @@ def test_what_a_check_says_of_itself_stays(monkeypatch: pytest.MonkeyPatch) -> N
     """
     with pytest.raises(CommandError) as caught:
         check(monkeypatch, CommandError("as it is"))
-    assert not hasattr(caught.value, "__notes__")
+    assert str(caught.value) == "as it is"

@@ -21,9 +21,10 @@ from django.db import connections
 from django.utils import autoreload
 
 from fairway.apps import runserver_below
-from fairway.cli import build_server, note_broken
+from fairway.cli import build_server, describe_broken
 from fairway.conf import resolve_server_options
 from fairway.exceptions import ConfigurationError
+from fairway.faults import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,7 +107,8 @@ class Command(Below):
         except CommandError:
             raise
         except Exception as error:
-            note_broken(error)
+            # With its traceback, as Django's own has it: the reloader waits for the repair.
+            error.add_note(f"fairway: {describe_broken(error)} [{Fault.PROJECT_BROKEN}]")
             raise
 
     def build_server(self, options: dict[str, Any]) -> Server:
@@ -126,8 +128,15 @@ class Command(Below):
             static = True
         elif not options.get("use_static_handler", True):
             static = False
-        resolved = resolve_server_options(flags)
-        return build_server(resolved, self.stdout.write, static=static, ready=self.say_ready)
+        chosen, _ = resolve_server_options(flags)
+        _, sources = resolve_server_options()
+        # What this command decides by itself, or prints as its address, is no news; the variable
+        # PORT may be.
+        mine = {name for name in flags if name != "port" or options.get("addrport")}
+        sources |= dict.fromkeys(mine, "default")
+        return build_server(
+            (chosen, sources), self.stdout.write, static=static, ready=self.say_ready
+        )
 
     def say_ready(self, address: str) -> None:
         """

@@ -11,7 +11,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
 
-from fairway.cli import add_flags, given_flags, note_broken, serve
+from fairway.cli import add_flags, describe_broken, given_flags, serve
+from fairway.faults import Fault
 from fairway.server.place import VARIABLE
 
 __all__ = ["Command"]
@@ -42,7 +43,8 @@ class Command(BaseCommand):
         Warnings are told by the command, and not again by each worker that it starts.
 
         Raises:
-            CommandError: One found an error.
+            CommandError: One found an error, or the project cannot be loaded; ``--traceback``
+                shows the whole way there.
         """
         shown = self.stderr
         if VARIABLE in os.environ:
@@ -52,8 +54,8 @@ class Command(BaseCommand):
         except CommandError:
             raise
         except Exception as error:
-            note_broken(error)
-            raise
+            words = f"{describe_broken(error)} [{Fault.PROJECT_BROKEN}]"
+            raise CommandError(words, returncode=2) from error
         finally:
             self.stderr = shown
 
