@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import pkgutil
 import sys
+from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
@@ -324,13 +325,18 @@ def import_application(spec: str, named_by: str = "application") -> Any:
     """
     subject = f"{named_by} {spec!r}"
     path, _, name = spec.partition(":") if ":" in spec else spec.rpartition(".")
-    if not path or not name:
+    if not path or not name or "/" in path or path.endswith(".py"):
+        meant = f"{path.removesuffix('.py').strip('./').replace('/', '.')}:{name}"
+        hint = f"; did you mean {meant!r}?" if path and name else ""
         raise ConfigurationError(
-            f"{subject}: expected 'module:name' or 'module.name'", fault=Fault.APPLICATION_NOT_FOUND
+            f"{subject}: expected 'module:name' or 'module.name'{hint}",
+            fault=Fault.APPLICATION_NOT_FOUND,
         )
     module = _import_module(path, subject)
     value: Any = module
     for part in name.split("."):
+        if value is module and f"{path}.{part}" in _modules_in(path):
+            _import_module(f"{path}.{part}", subject)
         if not hasattr(value, part):
             hint = _nearest(part, (each for each in dir(value) if not each.startswith("_")))
             raise ConfigurationError(
@@ -342,9 +348,10 @@ def import_application(spec: str, named_by: str = "application") -> Any:
             f"{subject}: this is a module; did you mean '{value.__name__}:application'?",
             fault=Fault.APPLICATION_NOT_FOUND,
         )
-    if not callable(value):
+    if not callable(value) or type(value).__module__ == "django.core.handlers.wsgi":
+        hint = "; did you mean that of asgi.py?" if callable(value) else ""
         raise ConfigurationError(
-            f"{subject}: expected an ASGI application, got {type(value).__name__}",
+            f"{subject}: expected an ASGI application, got {type(value).__name__}{hint}",
             fault=Fault.APPLICATION_NOT_FOUND,
         )
     return value
@@ -389,7 +396,7 @@ def _import_module(path: str, subject: str) -> ModuleType:
     except Exception as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and f"{path}.".startswith(f"{missing}."):
-            hint = _nearest(missing, _sibling_modules(missing))
+            hint = _nearest(missing, _modules_in(missing.rpartition(".")[0]))
             raise ConfigurationError(
                 f"{subject}: there is no module {missing!r}{hint}",
                 fault=Fault.APPLICATION_NOT_FOUND,
@@ -400,19 +407,22 @@ def _import_module(path: str, subject: str) -> ModuleType:
         ) from error
 
 
-def _sibling_modules(missing: str) -> list[str]:
+def _modules_in(package: str) -> list[str]:
     """
-    Name the modules that lie where a missing one was looked for.
+    Name the modules of a package that is imported; none in a module. "" is for what is in none.
     """
-    parent, _, _ = missing.rpartition(".")
-    where = sys.modules[parent].__path__ if parent else None
-    prefix = f"{parent}." if parent else ""
+    where = getattr(sys.modules[package], "__path__", []) if package else None
+    prefix = f"{package}." if package else ""
     return [f"{prefix}{each.name}" for each in pkgutil.iter_modules(where)]
 
 
-def _nearest(wrong: str, names: Any) -> str:
+def _nearest(wrong: str, names: Iterable[str]) -> str:
     """
     Ask whether a similar name was meant; an empty text if there is none.
+
+    Names of modules are compared by their last part, which is what is wrong.
     """
-    close = get_close_matches(wrong, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    parent, dot, last = wrong.rpartition(".")
+    known = [name.rpartition(".")[2] for name in names]
+    close = [*get_close_matches(last, known, 1), *(name for name in known if name.startswith(last))]
+    return f"; did you mean '{parent}{dot}{close[0]}'?" if close else ""

@@ -151,8 +151,9 @@ def _asgi_application() -> Iterator[checks.CheckMessage]:
     try:
         import_application(spec, "ASGI_APPLICATION")
     except ConfigurationError as error:
+        end = "" if str(error).endswith("?") else "."
         yield checks.Warning(
-            f"{error}. Neither runserver nor serve can start.",
+            f"{error}{end} Neither runserver nor serve can start.",
             hint="Correct ASGI_APPLICATION, or remove it: Fairway serves pages and the "
             "consumers in urls.py without it.",
             id="fairway.W001",

@@ -51,6 +51,13 @@ number = 7
 """
 
 
+WSGI = """
+from django.core.handlers.wsgi import WSGIHandler
+
+application = WSGIHandler()
+"""
+
+
 class Urls:
     """
     A project without routes.
@@ -70,9 +77,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings)
     (package / "asgi.py").write_text(MODULE)
     (package / "broken.py").write_text("import shop.asgi\n\nraise RuntimeError('two\\nlines')\n")
     (package / "needy.py").write_text("import nothing_of_that_name\n")
+    (package / "fresh.py").write_text("from shop.asgi import application\n")
+    (package / "wsgi.py").write_text(WSGI)
     (package / "typo.py").write_text("def application(:\n")
     monkeypatch.syspath_prepend(tmp_path)
-    for name in ("shop", "shop.asgi", "shop.broken", "shop.needy", "shop.typo"):
+    for name in ("shop", *(f"shop.{each.stem}" for each in package.iterdir())):
         monkeypatch.delitem(sys.modules, name, raising=False)
     settings.ROOT_URLCONF = Urls
 
@@ -218,6 +227,13 @@ class TestImportApplication:
                 "shop.asgi:applicatoin",
                 "shop.asgi has no 'applicatoin'; did you mean 'application'?",
             ),
+            ("shop.asgi:app", "shop.asgi has no 'app'; did you mean 'application'?"),
+            ("shop/asgi.py:application", "or 'module.name'; did you mean 'shop.asgi:application'?"),
+            ("shop.fresh", "this is a module; did you mean 'shop.fresh:application'?"),
+            (
+                "shop.wsgi:application",
+                "expected an ASGI application, got WSGIHandler; did you mean that of asgi.py?",
+            ),
             ("shop.asgi:number", "expected an ASGI application, got int"),
             ("shop.asgi", "this is a module; did you mean 'shop.asgi:application'?"),
             ("shop.needy:application", "line 1: ModuleNotFoundError: No module named 'nothing_of"),
@@ -233,6 +249,11 @@ class TestImportApplication:
             import_application(spec, "ASGI_APPLICATION")
         assert "\n" not in str(caught.value)
         assert str(caught.value).startswith(f"ASGI_APPLICATION {spec!r}: ")
+
+    def test_names_nothing_that_is_not_near(self) -> None:
+        """Modules of one package are not near for having that in common."""
+        with pytest.raises(ConfigurationError, match=r"there is no module 'shop\.routing'$"):
+            import_application("shop.routing:application")
 
     def test_finds_nested_names(self) -> None:
         """A name may lead through attributes."""

@@ -436,6 +436,18 @@ class TestUrlconfRouter:
         with pytest.raises(ConfigurationError, match=r"write Chat\.as_asgi\(\)"):
             UrlconfRouter().load()
 
+    def test_as_asgi_that_was_not_called_is_refused(self, settings: Settings) -> None:
+        """A method that would make the consumer ends the start too, instead of being a page."""
+
+        class Chat:
+            @classmethod
+            def as_asgi(cls) -> Any:
+                """As consumers have it."""
+
+        settings.ROOT_URLCONF = urlconf(path("ws/", Chat.as_asgi))
+        with pytest.raises(ConfigurationError, match=r"not called; write Chat\.as_asgi\(\)"):
+            UrlconfRouter().load()
+
     async def test_a_class_without_as_asgi_is_a_consumer(self, settings: Settings) -> None:
         """A consumer class in urls.py works, with the route in the warning."""
 

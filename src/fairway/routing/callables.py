@@ -69,9 +69,16 @@ def is_socket_consumer(callback: Any) -> bool:
     Whether a callback found in ``urls.py`` is a consumer of anything else, or of both.
 
     Raises:
-        ConfigurationError: It is an instance, which all connections would share.
+        ConfigurationError: It is an instance, which all connections would share, or ``as_asgi``
+            that was not called.
     """
     consumer_class = consumer_class_of(callback)
+    if inspect.ismethod(callback) and callback.__name__ == "as_asgi":
+        name = getattr(callback.__self__, "__name__", "Consumer")
+        raise ConfigurationError(
+            f"a route has {name}.as_asgi, which was not called; write {name}.as_asgi()",
+            fault=Fault.AS_ASGI_MISSING,
+        )
     if consumer_class is None and hasattr(type(callback), "as_asgi"):
         name = type(callback).__name__
         raise ConfigurationError(
