@@ -308,7 +308,8 @@ class HttpExchange(Exchange):
         data, end = message.get("body", b""), not message.get("more_body", False)
         data = data if isinstance(data, bytes) else _as_bytes(data)
         sink, left = self.connection.sink, self._left
-        if self._status and left is None and end:
+        if self._status and left is None and end and (data or not self._no_body):
+            # Of nothing in answer to HEAD nobody knows what GET would get.
             left = self._left = len(data)
         length = left
         if left is not None and not self._no_body:

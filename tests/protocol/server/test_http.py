@@ -305,6 +305,9 @@ class TestResponse:
         await call.send("body", body=b"abcdefg")
         response = await peer.response(head=True)
         assert response.headers["content-length"] == "7"
+        # Nothing was produced, so how long it would be is not known.
+        response, _ = await asyncio.gather(peer.get(method="HEAD"), answer(app, body=b""))
+        assert not {"content-length", "transfer-encoding", "connection"} & set(response.headers)
         assert (await asyncio.gather(peer.get(), answer(app, body=b"x")))[0].body == b"x"
 
     @pytest.mark.parametrize("status", [204, 304])
