@@ -135,14 +135,36 @@ def _describe_loss(coroutine: str, frame: FrameType | None, filename: str, linen
     if frame is not None:
         place = f"{frame.f_code.co_qualname}(), {place}"
         if str(frame.f_globals.get("__name__")).startswith("fairway."):
-            fix, place = f"write def {name}", "it belongs to a consumer that is not asynchronous"
+            # Not made here, but called from here, or held until a handler ended.
+            place = "where is not known"
+            if _is_handler(coroutine, frame):
+                fix = f"write def {name}"
+                place = "it belongs to a consumer that is not asynchronous"
         elif not frame.f_code.co_flags & _AWAITING:
-            fix = f"write async_to_sync({call})(...)"
-            if name.startswith("__"):
-                fix = "call the function itself, or by async_to_sync"
-            if name == "abroadcast":
-                fix = f"write {call.removesuffix(name)}broadcast(...)"
+            fix = _ordinary_fix(name, call, frame)
     return f"{coroutine}() was never awaited, so nothing was done: {fix} ({place})"
+
+
+def _ordinary_fix(name: str, call: str, frame: FrameType) -> str:
+    """
+    Say what a function that is no coroutine writes in place of a call.
+    """
+    if getattr(frame.f_locals.get("self"), "_sync", True) is False:
+        return f"write async def {frame.f_code.co_name}, and await {call}(...) in it"
+    if name.startswith("__"):
+        return "call the function itself, or by async_to_sync"
+    if name == "abroadcast":
+        return f"write {call.removesuffix(name)}broadcast(...)"
+    return f"write async_to_sync({call})(...)"
+
+
+def _is_handler(coroutine: str, frame: FrameType) -> bool:
+    """
+    Whether a coroutine is a method of the synchronous consumer that a frame of Fairway's calls.
+    """
+    consumer = frame.f_locals.get("self")
+    owners = {each.__qualname__ for each in type(consumer).__mro__}
+    return getattr(consumer, "_sync", False) and coroutine.rpartition(".")[0] in owners
 
 
 def _frame_at(filename: str, lineno: int) -> FrameType | None:

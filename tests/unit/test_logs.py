@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
+from fairway.consumers import AsyncConsumer, WebsocketConsumer
 from fairway.faults import Fault
 from fairway.logs import StderrHandler, configure_logging, show_warnings
 
@@ -144,6 +145,39 @@ class TestWarnings:
         waits = sync_to_async(print)
         waits()  # type: ignore[unused-coroutine]
         assert ": write await in front of waits() (" in caplog.messages[0]
+
+    def test_forgotten_in_an_ordinary_method(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A method of an asynchronous consumer has to be a coroutine itself."""
+
+        class Chat(AsyncConsumer):
+            def connect(self) -> None:
+                publish()  # type: ignore[unused-coroutine]
+
+        Chat().connect()
+        assert ": write async def connect, and await publish(...) in it (" in caplog.messages[0]
+
+    @pytest.mark.one_loop
+    async def test_held_until_a_handler_ended(self, caplog: pytest.LogCaptureFixture) -> None:
+        """What Fairway's own code runs as it dies, is no place, and no advice about consumers."""
+
+        class Chat(AsyncConsumer):
+            async def chat_message(self, event: Any) -> None:
+                lost = publish()  # noqa: F841 - on purpose
+
+        await Chat().dispatch({"type": "chat.message"})
+        assert caplog.messages[0].endswith(
+            f": write await publish(...) (where is not known) [{Fault.NEVER_AWAITED}]"
+        )
+
+    def test_handler_of_an_ordinary_consumer(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A consumer that is not asynchronous calls handlers that are not."""
+
+        class Chat(WebsocketConsumer):
+            async def connect(self) -> None:  # type: ignore[override] # on purpose
+                """Nothing, but as a coroutine."""
+
+        Chat().websocket_connect({"type": "websocket.connect"})
+        assert ": write def connect (it belongs to a consumer that is not" in caplog.messages[0]
 
     def test_found_late(self, caplog: pytest.LogCaptureFixture) -> None:
         """What dies long after it was forgotten has no place."""
