@@ -77,7 +77,8 @@ async def _send_iterator(send: Send, answer: Answer, context: Context) -> None:
     while not production.ended:
         hop = Hop(context, production.produce)
         hop.start()
-        while not hop.ended:
+        # It may end, and have told more, while its reader is waited for.
+        while hop.told or not hop.ended:
             await hop.wait()
             if hop.told:
                 told, hop.told = hop.told, []
