@@ -14,6 +14,7 @@ from django.http import StreamingHttpResponse
 
 from fairway.pages import streams
 from fairway.pages.answers import answer_of
+from fairway.pages.hops import Hop
 from fairway.types import Message
 from tests.protocol.harness import until
 
@@ -22,11 +23,11 @@ async def test_a_reader_slower_than_the_thread(monkeypatch: pytest.MonkeyPatch) 
     """
     What a thread told last is sent too, though it ended while the reader was waited for.
     """
-    hops: list[streams.Hop] = []
+    hops: list[Hop] = []
     sending = threading.Event()
     sent: list[bytes] = []
 
-    class Noted(streams.Hop):
+    class Noted(Hop):
         def start(self) -> None:
             hops.append(self)
             super().start()
