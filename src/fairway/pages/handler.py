@@ -11,6 +11,7 @@ import logging
 import sys
 from contextvars import Context
 from functools import cached_property
+from os import SEEK_END
 from typing import IO, Any
 
 from django.core import signals
@@ -36,7 +37,8 @@ script_prefix = get_script_prefix
 
 class PageRequest(ASGIRequest):
     """
-    A request of Django's, with what WSGI says of a client and server without an address.
+    A request of Django's, with what WSGI says of a client and server without an address, and the
+    length of a body that came without one.
     """
 
     def __init__(self, scope: Scope, body: IO[bytes]) -> None:
@@ -47,6 +49,10 @@ class PageRequest(ASGIRequest):
         server = scope.get("server")
         if server and server[1] is None:
             self.META["SERVER_PORT"] = "443" if scope.get("scheme") == "https" else "80"
+        if "HTTP_TRANSFER_ENCODING" in self.META and "CONTENT_LENGTH" not in self.META:
+            # In chunks. Django takes a form of unknown length for an empty one.
+            self.META["CONTENT_LENGTH"] = str(body.seek(0, SEEK_END))
+            body.seek(0)
 
 
 def exited(error: BaseException) -> RuntimeError:

@@ -45,6 +45,15 @@ def meta(request: HttpRequest) -> JsonResponse:
     )
 
 
+def form(request: HttpRequest) -> JsonResponse:
+    """
+    Tell what a form held.
+    """
+    file: Any = request.FILES["file"]
+    seen = [request.POST["text"], file.read().decode(), request.META["CONTENT_LENGTH"]]
+    return JsonResponse(seen, safe=False)
+
+
 @pytest.mark.parametrize("mode", MODES)
 async def test_what_a_view_sees(serve: Serve, mode: str) -> None:
     """Path, query, fields, cookies, addresses and scope are those of Django's own handler."""
@@ -145,6 +154,24 @@ def form(**files: bytes) -> tuple[bytes, str]:
     return b"".join(
         parts
     ) + b"--frontier--\r\n", "Content-Type: multipart/form-data; boundary=frontier"
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_form_in_chunks(serve: Serve, mode: str) -> None:
+    """A form of unknown length is read like any other, files included."""
+    site = await serve({"": form}, PAGES=mode)
+    peer = await site.peer()
+    body = (
+        b'--B\r\ncontent-disposition: form-data; name="text"\r\n\r\nhi\r\n--B\r\n'
+        b'content-disposition: form-data; name="file"; filename="f"\r\n\r\ndata\r\n--B--\r\n'
+    )
+    await peer.send(
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n"
+        b"content-type: multipart/form-data; boundary=B\r\n\r\n"
+        + b"%x\r\n%b\r\n0\r\n\r\n"
+        % (len(body), body)
+    )
+    assert json.loads((await peer.response()).body) == ["hi", "data", str(len(body))]
 
 
 @pytest.mark.parametrize("mode", MODES)
