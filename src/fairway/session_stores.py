@@ -92,12 +92,27 @@ class Merging(SessionBase):
         Raises:
             UpdateError: The session is stored no longer.
         """
-        key = self.session_key
-        fresh = self.engine(key)
+        stored = self.read_stored()
+        if stored is None:
+            raise UpdateError
+        self.merge(stored)
+
+    def read_stored(self) -> dict[str, Any] | None:
+        """
+        Read the session as it is stored now; None if it is no longer. May wait.
+        """
+        fresh = self.engine(self.session_key)
         stored: dict[str, Any] = fresh.load()
         # Engines forget the key of what they do not find, or make a new one.
-        if fresh.session_key != key:
-            raise UpdateError
+        return stored if fresh.session_key == self.session_key else None
+
+    def merge(self, stored: dict[str, Any]) -> None:
+        """
+        Put what was changed here on top of what is stored, and go on with that.
+
+        Args:
+            stored: The stored session, which becomes this one's.
+        """
         data: dict[str, Any] = self._session
         base, self._fairway_base = self._fairway_base, _noted(stored)
         if base is None:

@@ -9,6 +9,7 @@ to ask, is in ``roll``.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from django.conf import settings
@@ -18,7 +19,6 @@ from django.contrib.auth import (
     get_user_model,
     load_backend,
 )
-from django.contrib.sessions.backends.base import UpdateError
 from django.core.exceptions import ValidationError
 from django.db import router
 from django.utils.crypto import constant_time_compare
@@ -43,7 +43,7 @@ def find_ended(members: list[Member]) -> dict[Member, bool]:
     users = _read_users({member.user for member in members if member.known and member.user})
     keys = {member: _key(member) for member in members}
     stored = still_stored({key for key in keys.values() if key is not None})
-    welcome = Welcome()
+    look = Look()
     ended = {}
     for member, key in keys.items():
         user = users.get(member.user)
@@ -51,9 +51,9 @@ def find_ended(members: list[Member]) -> dict[Member, bool]:
             # Unless it was given a new one while we asked.
             if key == _key(member):
                 ended[member] = False
-        elif member.known and (user is None or not welcome.may_log_in(user, member)):
+        elif member.known and (user is None or not look.may_log_in(user, member)):
             ended[member] = False
-        elif member.known and not _has_present_hash(user, member):
+        elif member.known and not look.has_present_hash(user, member):
             ended[member] = True
     return ended
 
@@ -70,13 +70,15 @@ def is_hash_valid(given: str | None, user: Any) -> bool:
     return any(constant_time_compare(given, each) for each in accepted)
 
 
-class Welcome:
+class Look:
     """
-    Says who may log in, with the backends that were loaded for it.
+    One look at many logins, for which nothing is loaded or computed twice.
     """
 
     def __init__(self) -> None:
         self._backends: dict[str | None, Any] = {}
+        self._verdicts: dict[tuple[str | None, str], bool] = {}
+        self._stored: dict[str | None, dict[str, Any] | None] = {}
 
     def may_log_in(self, user: Any, member: Member) -> bool:
         """
@@ -93,6 +95,42 @@ class Welcome:
         ask = getattr(self._backends[path], "user_can_authenticate", None)
         return bool(ask(user)) if ask else bool(getattr(user, "is_active", True))
 
+    def has_present_hash(self, user: Any, member: Member) -> bool:
+        """
+        Whether a member's session is of the user's present password, as known here or as stored.
+        """
+        content = _login_of(member)
+        if content is None or self._is_present(content, user):
+            return True
+        session = member.store
+        if not isinstance(session, Merging):
+            return False
+        stored = self._read(session)
+        if stored is None or not self._is_present(stored, user):
+            return False
+        # Each connection has values of its own.
+        session.merge(copy.deepcopy(stored))
+        content = _login_of(member)
+        return content is not None and self._is_present(content, user)
+
+    def _is_present(self, content: dict[str, Any], user: Any) -> bool:
+        """
+        Whether the hash in a session's content is of the user's present password.
+        """
+        case = content.get(HASH_SESSION_KEY), str(user.pk)
+        if case not in self._verdicts:
+            self._verdicts[case] = is_hash_valid(case[0], user)
+        return self._verdicts[case]
+
+    def _read(self, session: Merging) -> dict[str, Any] | None:
+        """
+        Read a session as it is stored, for all connections that share it.
+        """
+        key = session.session_key
+        if key not in self._stored:
+            self._stored[key] = session.read_stored()
+        return self._stored[key]
+
 
 def _login_of(member: Member) -> dict[str, Any] | None:
     """
@@ -100,24 +138,6 @@ def _login_of(member: Member) -> dict[str, Any] | None:
     """
     content: dict[str, Any] | None = getattr(member.store, "_session_cache", None)
     return content if content and user_text_in(content) == member.user else None
-
-
-def _has_present_hash(user: Any, member: Member) -> bool:
-    """
-    Whether a member's session is of the user's present password, as known here or as stored.
-    """
-    content = _login_of(member)
-    if content is None or is_hash_valid(content.get(HASH_SESSION_KEY), user):
-        return True
-    session = member.store
-    if not isinstance(session, Merging):
-        return False
-    try:
-        session.refresh()
-    except UpdateError:
-        return False
-    content = _login_of(member)
-    return content is not None and is_hash_valid(content.get(HASH_SESSION_KEY), user)
 
 
 def _key(member: Member) -> str | None:

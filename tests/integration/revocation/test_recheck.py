@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.contrib.auth import HASH_SESSION_KEY
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.models import Session
 from django.core.cache import caches
@@ -179,6 +180,29 @@ class TestQueries:
 
         assert await sync_to_async(ask_about)(1) == 2
         assert await sync_to_async(ask_about)(20) == 2
+
+    @pytest.mark.one_loop
+    async def test_a_session_is_read_once_for_all_its_sockets(self) -> None:
+        """After a change of password, whether they may stay or not; each has values of its own."""
+
+        def change(number: int, *, stay: bool) -> tuple[int, int]:
+            user = make_user(f"bob{number}{stay}")
+            browser = log_in(user)
+            members = members_of(*[browser] * number)
+            user.set_password("another")
+            user.save()
+            session: Any = engine()(browser.cookies["sessionid"].value)
+            session.update({"list": [1], HASH_SESSION_KEY: user.get_session_auth_hash()})
+            if stay:
+                session.save()
+            with CaptureQueriesContext(connection) as captured:
+                ended = recheck.find_ended.func(members)
+            lists = {id(member.store.get("list")) for member in members}
+            assert len(lists) == (number if stay else 1)
+            return len(captured), len(ended)
+
+        assert await sync_to_async(change)(20, stay=False) == (3, 20)
+        assert await sync_to_async(change)(20, stay=True) == (3, 0)
 
     @pytest.mark.one_loop
     async def test_in_parts_where_a_statement_takes_no_more(
