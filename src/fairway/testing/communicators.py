@@ -18,11 +18,9 @@ from urllib.parse import unquote, urlsplit
 
 from asgiref.sync import ThreadSensitiveContext
 from asgiref.testing import ApplicationCommunicator as BaseApplicationCommunicator
-from django import db as django_db
-from django.core.signals import request_finished, request_started
 
-from fairway import db
 from fairway.callables import single_callable
+from fairway.testing.keeping import keep_connections_open
 from fairway.threads.mapping import present
 from fairway.types import Message, Scope
 
@@ -80,7 +78,7 @@ class ApplicationCommunicator(BaseApplicationCommunicator):
             ends = self.input_queue.get, self.output_queue.put
             application = self.application(self.scope, *ends)
             self._future = self._context().run(asyncio.create_task, application)
-            _keep_connections_open(self._future)
+            keep_connections_open(self._future)
         task: asyncio.Task[None] = self._future
         return task
 
@@ -435,48 +433,3 @@ def _outside(communicator: ApplicationCommunicator) -> int:
     """
     own = type(communicator).__mro__.index(ApplicationCommunicator)
     return 2 + sum("__init__" in vars(one) for one in type(communicator).__mro__[:own])
-
-
-REQUEST_SIGNALS = (request_started, request_finished)
-
-_running = 0
-
-
-def _keep_connections_open(task: asyncio.Task[None]) -> None:
-    """
-    Turn the closing of old connections off until a task and all others like it have ended.
-
-    Consumers do it by ``fairway.db``, pages by Django's signals, where ``django.test.Client`` turns
-    it off too, since it would take the test's own transaction with it. That client turns it on
-    again, so each task turns it off anew. Counted, since communicators run at the same time, and
-    putting back what each one found would leave it off for good. Not only while one waits: what
-    has sent its answer is cleaned up behind while the test goes on.
-    """
-    global _running, _close  # noqa: PLW0603 - one process, one function to replace
-    if not _running:
-        _close, db.close_old_connections = db.close_old_connections, _nothing
-    for signal in REQUEST_SIGNALS:
-        signal.disconnect(django_db.close_old_connections)
-    _running += 1
-    task.add_done_callback(_put_back)
-
-
-def _put_back(task: asyncio.Task[None]) -> None:
-    """
-    Turn the clean-up on again after the last task.
-    """
-    global _running  # noqa: PLW0603 - as above
-    _running -= 1
-    if not _running:
-        db.close_old_connections = _close
-        for signal in REQUEST_SIGNALS:
-            signal.connect(django_db.close_old_connections)
-
-
-_close = db.close_old_connections
-
-
-def _nothing(**signal: Any) -> None:
-    """
-    Stand in for ``close_old_connections``.
-    """
