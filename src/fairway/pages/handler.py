@@ -37,8 +37,7 @@ script_prefix = get_script_prefix
 
 class PageRequest(ASGIRequest):
     """
-    A request of Django's, with what WSGI says of a client and server without an address, and the
-    length of a body that came without one.
+    A request of Django's, with what is said under WSGI where ASGI has nothing.
     """
 
     def __init__(self, scope: Scope, body: IO[bytes]) -> None:
