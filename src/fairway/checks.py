@@ -9,7 +9,8 @@ and environment; it opens no broker, and a database only where Django hands one 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from django.core import checks
 from django.db import DatabaseError, connections
 
 from fairway import conf
-from fairway.exceptions import ConfigurationError
+from fairway.exceptions import ConfigurationError, InvalidChannelLayerError
 from fairway.faults import Fault
 from fairway.options import AREAS, ServerOptions
 from fairway.server.cpus import granted_cpus
@@ -47,6 +48,12 @@ PLATFORM_FILES = {
 }
 """
 What shows that this is a container, of which there may be several.
+"""
+
+TYPO = 0.85
+"""
+How similar two names are of which one is taken for the other, mistyped: two letters of seven
+swapped are.
 """
 
 CONNECTION_LIMITS = """
@@ -181,32 +188,72 @@ def _routes() -> Iterator[checks.CheckMessage]:
             )
     if not getattr(settings, "ROOT_URLCONF", None):
         return
-    for where, name in _bare_classes(get_resolver().url_patterns):
-        yield checks.Warning(
-            f"The route {where!r} has the class {name} itself. WebSockets reach it, with a "
-            "warning; under other servers a request for it fails.",
-            hint=f"Write {name}.as_asgi().",
-            id="fairway.W003",
-        )
+    routed = list(_routed_classes(get_resolver().url_patterns))
+    for where, callback, cls in routed:
+        if callback is cls:
+            yield checks.Warning(
+                f"The route {where!r} has the class {cls.__name__} itself. WebSockets reach it, "
+                "with a warning; under other servers a request for it fails.",
+                hint=f"Write {cls.__name__}.as_asgi().",
+                id="fairway.W003",
+            )
+    for cls in dict.fromkeys(cls for _, _, cls in routed):
+        yield from _names_of(cls)
 
 
-def _bare_classes(entries: Iterable[Any], before: str = "") -> Iterator[tuple[str, str]]:
+def _routed_classes(entries: Iterable[Any], before: str = "") -> Iterator[tuple[str, Any, Any]]:
     """
-    Find consumer classes that stand for views, each with its route.
+    Find the consumers that are routed: each route, what it has, and the class.
     """
+    # As above.
+    from fairway.routing.callables import consumer_class_of
+
     for entry in entries:
         where = f"{before}{entry.pattern}"
         if hasattr(entry, "url_patterns"):
-            yield from _bare_classes(entry.url_patterns, where)
-        elif isinstance(entry.callback, type) and hasattr(entry.callback, "as_asgi"):
-            yield where, entry.callback.__name__
+            yield from _routed_classes(entry.url_patterns, where)
+        elif (cls := consumer_class_of(entry.callback)) is not None:
+            yield where, entry.callback, cls
+
+
+def _names_of(cls: type[Any]) -> Iterator[checks.CheckMessage]:
+    """
+    Look for names in a consumer class that nothing reads since they are written wrongly.
+    """
+    if isinstance(groups := getattr(cls, "groups", None), str):
+        yield checks.Error(
+            f"{cls.__name__}.groups is a text, each of whose letters would be a group.",
+            hint=f"Write groups = [{groups!r}].",
+            id="fairway.E005",
+        )
+    ours = [one for one in cls.__mro__ if one.__module__.startswith("fairway.")]
+    known = sorted({name for one in ours for name in vars(one) if not name.startswith("_")})
+    for name in vars(cls) if cls not in ours else ():
+        near = get_close_matches(name, known, 1, cutoff=TYPO)
+        # One within the other is meant as it is: reconnect, disconnected, group.
+        if near and near[0] not in name and name not in near[0]:
+            yield checks.Warning(
+                f"{cls.__name__} has {name}, which Fairway neither reads nor calls.",
+                hint=f"Did you mean {near[0]!r}? Else silence this.",
+                id="fairway.W004",
+            )
 
 
 def _channel_layers() -> Iterator[checks.CheckMessage]:
     """
-    Look for options of channel layers that Fairway accepts and ignores.
+    Look for layers that are described wrongly, and for options that Fairway accepts and ignores.
     """
-    layers = getattr(settings, "CHANNEL_LAYERS", None) or {}
+    from fairway.layers.registry import described_layers
+
+    try:
+        layers = described_layers()
+    except InvalidChannelLayerError as error:
+        yield checks.Error(
+            f"{error}. Neither runserver nor serve can start.",
+            hint="Correct it, or remove it: there is a layer without one.",
+            id="fairway.E004",
+        )
+        return
     for alias, layer in layers.items():
         backend = str(layer.get("BACKEND", ""))
         if backend.startswith("fairway.") and "group_expiry" in layer.get("CONFIG", {}):
@@ -235,7 +282,7 @@ def _memory_layers(processes: int) -> Iterator[checks.CheckMessage]:
 
     if processes == 1 or in_tests():
         return
-    for alias in _layers_of(MEMORY, conf.django_setting("CHANNEL_LAYERS", None) or {}):
+    for alias in _layers_of(MEMORY):
         yield checks.Error(
             f"CHANNEL_LAYERS[{alias!r}] keeps messages within one process, and {processes} "
             "processes are to serve. A broadcast reaches only the sockets of the process it is "
@@ -276,10 +323,10 @@ def _containers() -> Iterator[checks.CheckMessage]:
     """
     Look for layers that know one machine where it may be one container of several.
     """
-    from fairway.layers.registry import IPC, channel_layers
+    from fairway.layers.registry import IPC
 
     sign = _container()
-    for alias in _layers_of(IPC, channel_layers.configs) if sign else ():
+    for alias in _layers_of(IPC) if sign else ():
         yield checks.Warning(
             f"The channel layer {alias!r} reaches the processes of one machine, and this seems "
             f"to be a container ({sign}). Where several run, a broadcast ends at the border of "
@@ -346,12 +393,16 @@ def _container() -> str | None:
     return None
 
 
-def _layers_of(backend: str, configs: Mapping[str, Any]) -> list[str]:
+def _layers_of(backend: str) -> list[str]:
     """
     Name the layers that are of one kind, under whichever of its names.
     """
-    from fairway.layers.registry import OTHER_NAMES
+    from fairway.layers.registry import OTHER_NAMES, channel_layers
 
+    try:
+        configs = channel_layers.configs
+    except InvalidChannelLayerError:  # Told where layers are looked at one by one.
+        return []
     paths = {alias: str(layer.get("BACKEND", "")) for alias, layer in configs.items()}
     return [alias for alias, path in paths.items() if OTHER_NAMES.get(path, path) == backend]
 

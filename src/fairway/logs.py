@@ -162,7 +162,8 @@ def _is_handler(coroutine: str, frame: FrameType) -> bool:
     """
     Whether a coroutine is a method of the synchronous consumer that a frame of Fairway's calls.
     """
-    consumer = frame.f_locals.get("self")
+    called = frame.f_locals
+    consumer = called.get("self", getattr(called.get("handler"), "__self__", None))
     owners = {each.__qualname__ for each in type(consumer).__mro__}
     return getattr(consumer, "_sync", False) and coroutine.rpartition(".")[0] in owners
 

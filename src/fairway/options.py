@@ -470,6 +470,8 @@ def validate(options: Options) -> None:
         text = rules["pattern"] if isinstance(value, str) else None
         if text and not re.fullmatch(text[0], value):
             raise ConfigurationError(f"{spec.name} must be {text[1]}, not {value!r}")
+        if not (low is None and high is None) and not isinstance(value, int | float):
+            raise ConfigurationError(f"{spec.name} must be a number, not {value!r}")
         if (low is not None and value < low) or (high is not None and value > high):
             bounds = f"at least {low:g}" if high is None else f"between {low or 0:g} and {high:g}"
             raise ConfigurationError(

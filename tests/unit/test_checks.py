@@ -82,6 +82,8 @@ def test_is_registered_under_its_tag() -> None:
             "CHANNEL_LAYERS['default'] sets group_expiry, which is ignored",
             "Remove group_expiry",
         ),
+        ("CHANNEL_LAYERS", {"BACKEND": "x.Layer"}, "E004", "must have a dict for each", "remove"),
+        ("CHANNEL_LAYERS", "x.Layer", "E004", "CHANNEL_LAYERS is a str", "remove it"),
     ],
 )
 def test_says_what_is_wrong_and_what_to_do(
@@ -232,6 +234,41 @@ def test_a_class_in_urls_is_worth_a_look(settings: Settings) -> None:
     assert (message.id, message.is_serious()) == ("fairway.W003", False)
     assert "route 'ws/chat/' has the class AsyncWebsocketConsumer itself" in message.msg
     assert message.hint == "Write AsyncWebsocketConsumer.as_asgi()."
+
+
+def test_names_that_nothing_reads_are_worth_a_look(settings: Settings) -> None:
+    """A consumer's names are compared with Fairway's; those of the project's own stay."""
+
+    class Chat(AsyncWebsocketConsumer):
+        login_requried = True
+        group = reconnect = disconnected = room = None
+
+        async def recieve(self, text_data: str) -> None:
+            """Never called."""
+
+        async def connect(self) -> None:
+            """Called."""
+
+    urls = [path("ws/", Chat.as_asgi()), path("wss/", Chat.as_asgi())]
+    settings.ROOT_URLCONF = type("Urls", (), {"urlpatterns": urls})
+    messages = check_settings()
+    assert [(one.id, str(one.msg).split(",")[0], one.hint) for one in messages] == [
+        (
+            "fairway.W004",
+            "Chat has login_requried",
+            "Did you mean 'login_required'? Else silence this.",
+        ),
+        ("fairway.W004", "Chat has recieve", "Did you mean 'receive'? Else silence this."),
+    ]
+
+
+def test_groups_that_are_a_text_are_an_error(settings: Settings) -> None:
+    """Each letter would be a group."""
+    chat: Any = type("Chat", (AsyncWebsocketConsumer,), {"groups": "lobby"})
+    urls = [path("ws/", chat.as_asgi())]
+    settings.ROOT_URLCONF = type("Urls", (), {"urlpatterns": urls})
+    (message,) = check_settings()
+    assert (message.id, message.hint) == ("fairway.E005", "Write groups = ['lobby'].")
 
 
 def test_routes_that_lead_nowhere(settings: Settings) -> None:

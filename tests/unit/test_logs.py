@@ -169,15 +169,21 @@ class TestWarnings:
             f": write await publish(...) (where is not known) [{Fault.NEVER_AWAITED}]"
         )
 
-    def test_handler_of_an_ordinary_consumer(self, caplog: pytest.LogCaptureFixture) -> None:
+    @pytest.mark.one_loop
+    async def test_handler_of_an_ordinary_consumer(self, caplog: pytest.LogCaptureFixture) -> None:
         """A consumer that is not asynchronous calls handlers that are not."""
 
         class Chat(WebsocketConsumer):
             async def connect(self) -> None:  # type: ignore[override] # on purpose
                 """Nothing, but as a coroutine."""
 
+            async def chat_message(self, event: Any) -> None:
+                """As above."""
+
         Chat().websocket_connect({"type": "websocket.connect"})
-        assert ": write def connect (it belongs to a consumer that is not" in caplog.messages[0]
+        await Chat().dispatch({"type": "chat.message"})
+        for line, name in zip(caplog.messages, ("connect", "chat_message"), strict=True):
+            assert f": write def {name} (it belongs to a consumer that is not" in line
 
     def test_found_late(self, caplog: pytest.LogCaptureFixture) -> None:
         """What dies long after it was forgotten has no place."""

@@ -79,8 +79,8 @@ def describe(error: BaseException) -> str:
     Put an exception into one line: the innermost line of the project, what it is, and its words.
     """
     place = find_place(error.__traceback__)
-    where = place.where if place is not None else "a library"
-    return f"{where}: {type(error).__name__}: {' '.join(str(error).split())}"
+    where = f"{place.where}: " if place is not None else ""
+    return f"{where}{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def find_place(trace: TracebackType | None) -> Place | None:

@@ -36,6 +36,7 @@ __all__ = [
     "channel_layers",
     "default_backend",
     "describe_default",
+    "described_layers",
     "get_channel_layer",
     "release",
 ]
@@ -70,8 +71,11 @@ class ChannelLayerManager:
     def configs(self) -> dict[str, Any]:
         """
         ``CHANNEL_LAYERS`` as it is now, with a layer for ``default`` in any case.
+
+        Raises:
+            InvalidChannelLayerError: It is no dict of a dict for each alias.
         """
-        configs = conf.django_setting("CHANNEL_LAYERS", None) or {}
+        configs = described_layers()
         if DEFAULT_CHANNEL_LAYER in configs:
             return dict(configs)
         return {**configs, DEFAULT_CHANNEL_LAYER: {"BACKEND": default_backend()}}
@@ -162,6 +166,26 @@ class ChannelLayerManager:
             for layer in backends.values():
                 if isinstance(layer, ChannelLayer):
                     layer.hub.owner.retire_soon()
+
+
+def described_layers() -> dict[str, dict[str, Any]]:
+    """
+    Give ``CHANNEL_LAYERS`` as it is now.
+
+    Raises:
+        InvalidChannelLayerError: It is no dict of a dict for each alias.
+    """
+    layers = conf.django_setting("CHANNEL_LAYERS", None) or {}
+    found = {"": layers, **layers} if isinstance(layers, dict) else {"": layers}
+    for alias, value in found.items():
+        if not isinstance(value, dict):
+            where = f"CHANNEL_LAYERS[{alias!r}]" if alias else "CHANNEL_LAYERS"
+            # Not what it is: there may be a password in it.
+            raise InvalidChannelLayerError(
+                f'CHANNEL_LAYERS must have a dict for each layer, as {{"default": {{"BACKEND": '
+                f'"{IPC}"}}}} has, but {where} is a {type(value).__name__}'
+            )
+    return layers
 
 
 def get_channel_layer(alias: str = DEFAULT_CHANNEL_LAYER) -> Any:

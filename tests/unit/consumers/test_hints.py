@@ -164,5 +164,5 @@ def test_described_in_one_line() -> None:
     with pytest.raises(ValueError, match="a\nb") as caught:
         exec(compile("\nraise ValueError('a\\nb')", "shop.py", "exec"), vars(module))
     assert describe(caught.value) == "shop.py, line 2: ValueError: a b"
-    assert describe(ValueError("x")) == "a library: ValueError: x"
+    assert describe(ValueError("x")) == "ValueError: x"
     assert sys.modules.get("shop") is None

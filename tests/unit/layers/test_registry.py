@@ -125,10 +125,18 @@ def test_settings_of_all_layers_count_where_a_layer_says_nothing() -> None:
             "CONFIG of default: unknown option 'hosts'",
         ),
         ({"BACKEND": INMEMORY, "CONFIG": {"capacity": 0}}, "CONFIG of default: capacity must be"),
+        (
+            {"BACKEND": INMEMORY, "CONFIG": {"capacity": "many"}},
+            "CONFIG of default: capacity must be a number, not 'many'",
+        ),
+        (
+            INMEMORY,
+            r"must have a dict for each layer, .*, but CHANNEL_LAYERS\['default'\] is a str",
+        ),
     ],
 )
 def test_a_configuration_that_describes_no_layer_is_refused(
-    config: dict[str, Any], text: str
+    config: dict[str, Any] | str, text: str
 ) -> None:
     """
     The error names the alias and what is wrong; it is a ValueError, as in Channels.
