@@ -24,7 +24,7 @@ from django.utils import timezone
 
 from fairway.db import database_sync_to_async
 
-__all__ = ["Merging", "engine", "merging_store", "still_stored"]
+__all__ = ["Merging", "can_be_stored", "engine", "merging_store", "still_stored"]
 
 PLAIN = (str, int, float, bool, bytes, type(None))
 """
@@ -142,6 +142,13 @@ def merging_store() -> type[SessionBase]:
     return _merging_store(settings.SESSION_ENGINE)
 
 
+def can_be_stored() -> bool:
+    """
+    Whether the project has a place for sessions: those in a database need their application.
+    """
+    return _has_place(settings.SESSION_ENGINE)
+
+
 def still_stored(keys: Iterable[str]) -> set[str]:
     """
     Say which of these sessions exist and have not expired. May wait.
@@ -180,6 +187,15 @@ def _merging_store(path: str) -> type[SessionBase]:
     # The name is the salt of the signature in the database, so it stays.
     names = {"__module__": store.__module__, "__qualname__": store.__qualname__, "engine": store}
     return type(store.__name__, (Merging, store), names)
+
+
+@lru_cache(maxsize=8)
+def _has_place(path: str) -> bool:
+    get_model: Callable[[], Any] | None = getattr(_engine(path), "get_model_class", None)
+    try:
+        return get_model is None or get_model() is not None
+    except RuntimeError:  # What Django raises for a model without an application.
+        return False
 
 
 def _in_cookies(store: type[SessionBase]) -> bool:

@@ -277,7 +277,8 @@ class AsyncConsumer:
         if "user" not in self.scope:
             raise ConfigurationError(
                 f"{type(self).__qualname__} has login_required, but its scope has no user. "
-                "Hint: put AuthMiddlewareStack around its routes, or set login_required = False.",
+                "Hint: put AuthMiddlewareStack around its routes, with django.contrib.auth in "
+                "INSTALLED_APPS, or set login_required = False.",
                 fault=Fault.USER_MISSING,
             )
         if self.scope["user"].is_authenticated:

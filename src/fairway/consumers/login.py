@@ -42,4 +42,7 @@ def _is_made_from_it(path: str) -> bool:
         found = import_string(path)
     except ImportError:
         return False
-    return isinstance(found, type) and issubclass(found, import_string(DJANGOS))
+    # By name, since a project without django.contrib.auth cannot import Django's.
+    return any(
+        f"{each.__module__}.{each.__name__}" == DJANGOS for each in getattr(found, "__mro__", ())
+    )
