@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
+from tests.integration.postgres import postgres
 
 SECONDS_MAX = 60
 
@@ -316,23 +319,31 @@ async def run_pytest(folder: Path, *arguments: str, **tests: str) -> str:
     return await run(folder, "-m", "pytest", "-q", *given, *arguments, **tests)
 
 
-@pytest.mark.parametrize(("processes", "database"), [(1, "memory"), (2, "memory"), (2, "file")])
+@pytest.mark.parametrize(
+    ("processes", "database"), [(1, "memory"), (2, "memory"), (2, "file"), (1, "postgresql")]
+)
 async def test_manage_py_test(folder: Path, processes: int, database: str) -> None:
     """
     Django's own runner: live server and communicators, in one process and in parallel.
     """
-    if database == "file":
-        with (folder / "settings.py").open("a") as settings:
+    with ExitStack() as stack, (folder / "settings.py").open("a") as settings:
+        if database == "file":
             settings.write('DATABASES["default"]["TEST"] = {"NAME": "test.sqlite3"}\n')
-    output = await run(
-        folder,
-        "-m",
-        "django",
-        "test",
-        "--settings=settings",
-        f"--parallel={processes}",
-        tests=UNITTESTS,
-    )
+        elif database == "postgresql":
+            at = stack.enter_context(postgres())
+            default = {"HOST": at["host"], "USER": at["user"], "NAME": at["dbname"]}
+            default |= {"ENGINE": "django.db.backends.postgresql"}
+            settings.write(f"DATABASES = {{'default': {default}}}\n")
+        settings.flush()
+        output = await run(
+            folder,
+            "-m",
+            "django",
+            "test",
+            "--settings=settings",
+            f"--parallel={processes}",
+            tests=UNITTESTS,
+        )
     assert "Ran 10 tests" in output
     assert output.rstrip().endswith("'default'...")
     assert "\nOK\n" in output
