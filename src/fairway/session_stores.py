@@ -101,8 +101,8 @@ class Merging(SessionBase):
         """
         Read the session as it is stored now; None if it is no longer. May wait.
         """
-        fresh = self.engine(self.session_key)
-        stored: dict[str, Any] = fresh.load()
+        fresh: Any = self.engine(self.session_key)
+        stored: dict[str, Any] = _load_past_cache(fresh)
         # Engines forget the key of what they do not find, or make a new one.
         return stored if fresh.session_key == self.session_key else None
 
@@ -202,6 +202,19 @@ def _in_cookies(store: type[SessionBase]) -> bool:
     from django.contrib.sessions.backends.signed_cookies import SessionStore
 
     return issubclass(store, SessionStore)
+
+
+def _load_past_cache(session: Any) -> dict[str, Any]:
+    """
+    Load a session from where others saved it last.
+
+    Who saves one in both writes the database first, and a cache may be another process's.
+    """
+    from django.contrib.sessions.backends import cached_db, db
+
+    own = type(session).load is cached_db.SessionStore.load
+    data: dict[str, Any] = db.SessionStore.load(session) if own else session.load()
+    return data
 
 
 def _noted(data: dict[str, Any]) -> dict[str, Any]:

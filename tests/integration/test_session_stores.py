@@ -110,6 +110,20 @@ class TestMerging:
         assert dict(store(key).items()) == expected
         assert dict(socket.items()) == expected
 
+    def test_a_cache_of_the_database_may_be_behind(self, settings: Settings) -> None:
+        """What another process has saved is not lost because this one's cache knows it not yet."""
+        settings.SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
+        key = begun(engine(), a=1)
+        socket = held(key)
+        assert socket["a"] == 1
+        elsewhere = DatabaseStore(key)  # As another process, with a cache of its own.
+        elsewhere["page"] = 2
+        elsewhere.save()
+        socket["b"] = 3
+        socket.save()
+        assert dict(DatabaseStore(key).items()) == {"a": 1, "page": 2, "b": 3}
+        caches["default"].clear()
+
     def test_the_second_save_merges_too(self, store: Any) -> None:
         """What was saved once is no change of ours any more."""
         key = begun(store, a=1)
