@@ -28,7 +28,7 @@ __all__ = ["AsyncHttpConsumer", "Headers", "pairs_of"]
 
 logger = logging.getLogger("fairway.consumers")
 
-Headers = Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]
+Headers = Mapping[bytes, bytes] | Mapping[str, str] | Iterable[tuple[bytes | str, bytes | str]]
 
 LAST: Message = {"type": "http.disconnect"}
 
@@ -89,7 +89,7 @@ class AsyncHttpConsumer(AsyncConsumer):
 
         Args:
             status: 200 to 599.
-            headers: A mapping or pairs, names and values as bytes.
+            headers: A mapping or pairs, names and values as bytes or text.
         """
         pairs = pairs_of(headers)
         await self.send({"type": "http.response.start", "status": status, "headers": pairs})
@@ -327,9 +327,17 @@ class HandlerSource:
 
 def pairs_of(headers: Headers | None) -> list[tuple[bytes, bytes]]:
     """
-    Give header fields as ASGI wants them.
+    Give header fields as ASGI wants them, in bytes.
     """
-    return list(headers.items() if isinstance(headers, Mapping) else headers or ())
+    pairs: Any = headers.items() if isinstance(headers, Mapping) else headers or ()
+    return [(_encoded(name), _encoded(value)) for name, value in pairs]
+
+
+def _encoded(part: bytes | str) -> bytes:
+    """
+    Encode a name or value as HTTP does.
+    """
+    return part.encode("latin-1") if isinstance(part, str) else part
 
 
 def _result(task: asyncio.Task[None]) -> bool:

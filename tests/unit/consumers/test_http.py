@@ -92,6 +92,17 @@ class TestHandle:
         assert ends == ["disconnect"]
         assert layer.all_gone
 
+    @pytest.mark.parametrize("headers", [{"X-Word": "é"}, [("X-Word", b"\xe9")]])
+    async def test_headers_may_be_text(self, layer: NotingLayer, headers: Any) -> None:
+        """ASGI wants bytes, and people write text."""
+
+        class Consumer(AsyncHttpConsumer):
+            async def handle(self, body: bytes) -> None:
+                await self.send_response(200, b"", headers=headers)
+
+        response = await HttpCommunicator(Consumer.as_asgi(), "GET", "/").get_response()
+        assert response["headers"] == [(b"X-Word", b"\xe9")]
+
     async def test_error(self, layer: NotingLayer, ends: list[str]) -> None:
         """What handle() raises leaves the consumer, after disconnect()."""
 
