@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
+from django.conf import settings
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.utils.connection import ConnectionDoesNotExist
@@ -267,6 +268,8 @@ def transaction_to_wait_for(using: str | None) -> str | None:
             ``using`` does not say which one counts.
         ConnectionDoesNotExist: ``using`` is no database of the project.
     """
+    if using is None and not settings.configured:
+        return None  # Without settings, as in a script, there are no databases.
     if using is not None and using not in connections:
         raise ConnectionDoesNotExist(f"The connection '{using}' doesn't exist.")
     opened = [each for each in connections.all(initialized_only=True) if each.in_atomic_block]

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.conf import LazySettings
 from django.utils.connection import ConnectionDoesNotExist
 from django.utils.safestring import mark_safe
 from django.utils.translation import gettext_lazy
@@ -142,3 +143,9 @@ class TestTransactionToWaitFor:
         monkeypatch.setattr(broadcasting, "connections", Connections(default=True))
         with pytest.raises(ConnectionDoesNotExist, match="'others' doesn't exist"):
             transaction_to_wait_for("others")
+
+    def test_without_settings_there_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A script without a project publishes at once, as abroadcast does."""
+        monkeypatch.setattr(broadcasting, "settings", LazySettings())
+        monkeypatch.setattr(broadcasting, "connections", None)
+        assert transaction_to_wait_for(None) is None
