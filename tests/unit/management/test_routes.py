@@ -276,3 +276,17 @@ def test_what_cannot_be_loaded_is_said(settings: Settings) -> None:
     with pytest.raises(CommandError, match="there is no module 'no'") as caught:
         call_command("fairway", "routes")
     assert caught.value.returncode == 2
+
+
+def test_broken_urls_are_said(settings: Settings) -> None:
+    """
+    As ``serve`` says it: in one line, with status 2; ``--traceback`` shows the rest.
+    """
+    settings.ROOT_URLCONF = "no_such_urls"
+    with pytest.raises(CommandError) as caught:
+        call_command("fairway", "routes")
+    assert str(caught.value) == (
+        "the project cannot be loaded: ModuleNotFoundError: No module named 'no_such_urls' "
+        "[fairway.R110]"
+    )
+    assert caught.value.returncode == 2

@@ -20,6 +20,7 @@ from fairway.layers import InMemoryChannelLayer, channel_layers
 from fairway.layers.base import BaseChannelLayer
 from fairway.layers.codec import Kind
 from fairway.management import subcommands
+from fairway.management.commands.fairway import Command
 from tests.unit.layers.fakes import FakeInbox, FakeOutbox, LoopThread, until
 
 
@@ -200,3 +201,11 @@ def test_help_names_the_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "fairway publish" in capsys.readouterr().out
+
+
+def test_options_of_every_command_may_stand_behind() -> None:
+    """What Django's commands take may be written before or after the subcommand."""
+    parser = Command().create_parser("manage.py", "fairway")
+    behind = vars(parser.parse_args(["config", "--settings", "prod", "-v", "2", "--no-color"]))
+    assert behind == vars(parser.parse_args(["--settings=prod", "-v2", "--no-color", "config"]))
+    assert behind["settings"] == "prod"

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from argparse import SUPPRESS, ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -26,10 +27,24 @@ class Command(BaseCommand):
         """
         Add the subcommands with their arguments.
         """
-        add_subcommands(parser)
+        for subcommand in add_subcommands(parser):
+            _add_common_options(subcommand)
 
     def handle(self, *args: Any, subcommand: str, **options: Any) -> None:
         """
         Run the one that was named.
         """
         run(self.stdout.write, subcommand=subcommand, **options)
+
+
+def _add_common_options(parser: ArgumentParser) -> None:
+    """
+    Let what every command of Django takes stand behind a subcommand too, where people write it.
+    """
+    for flag in ("--settings", "--pythonpath"):
+        parser.add_argument(flag, default=SUPPRESS, help=SUPPRESS)
+    for flag in ("--traceback", "--no-color", "--force-color"):
+        parser.add_argument(flag, action="store_true", default=SUPPRESS, help=SUPPRESS)
+    parser.add_argument(
+        "-v", "--verbosity", type=int, choices=range(4), default=SUPPRESS, help=SUPPRESS
+    )

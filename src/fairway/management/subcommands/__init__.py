@@ -52,15 +52,20 @@ How the help of ``fairway module:app`` ends.
 """
 
 
-def add_subcommands(parser: argparse.ArgumentParser) -> None:
+def add_subcommands(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
     """
     Let a parser take one of the subcommands, with its arguments.
+
+    Returns:
+        The parsers of the subcommands.
     """
     choices = parser.add_subparsers(dest="subcommand", required=True, metavar="subcommand")
+    made = []
     for name, subcommand in SUBCOMMANDS.items():
-        subcommand.add_arguments(
-            choices.add_parser(name, help=subcommand.help, description=subcommand.help)
-        )
+        one = choices.add_parser(name, help=subcommand.help, description=subcommand.help)
+        subcommand.add_arguments(one)
+        made.append(one)
+    return made
 
 
 def run(say: Callable[[str], Any], *, subcommand: str, **options: Any) -> None:

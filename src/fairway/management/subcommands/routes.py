@@ -81,6 +81,11 @@ def run(
     except (ConfigurationError, ImproperlyConfigured) as error:
         fault = getattr(error, "fault", Fault.PROJECT_BROKEN)
         raise CommandError(f"{error} [{fault}]", returncode=2) from error
+    except Exception as error:
+        from fairway.cli import describe_broken
+
+        line = f"{describe_broken(error)} [{Fault.PROJECT_BROKEN}]"
+        raise CommandError(line, returncode=2) from error
     if json:
         say(json_format.dumps([asdict(row) for row in rows], indent=2))
         return
