@@ -307,9 +307,9 @@ def with_static_files(inner: Any, static: bool | None) -> Any:
         return inner
     if not (static or settings.DEBUG):
         return inner
-    from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+    from fairway.pages.files import StaticFiles
 
-    return ASGIStaticFilesHandler(inner)
+    return StaticFiles(inner)
 
 
 def import_application(spec: str, named_by: str = "application") -> Any:

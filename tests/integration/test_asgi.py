@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core.asgi import get_asgi_application
 from django.core.handlers.asgi import ASGIHandler
 from pytest_django import Settings
@@ -26,6 +25,7 @@ from fairway.asgi import (
 )
 from fairway.exceptions import ConfigurationError
 from fairway.pages import PageHandler
+from fairway.pages.files import StaticFiles
 from fairway.routing import ProtocolTypeRouter
 
 MODULE = """
@@ -185,14 +185,14 @@ class TestStaticFiles:
         """With DEBUG and staticfiles, also in front of a project's own application."""
         found = resolve_application(spec).application
         handler = found._pages.build() if isinstance(found, Application) else found
-        assert isinstance(handler, ASGIStaticFilesHandler)
+        assert isinstance(handler, StaticFiles)
 
     @pytest.mark.parametrize("spec", [None, "shop.asgi:custom"])
     def test_can_be_switched_off(self, static: None, spec: str | None) -> None:
         """--nostatic leaves them to others."""
         found = resolve_application(spec, static=False).application
         handler = found._pages.build() if isinstance(found, Application) else found
-        assert not isinstance(handler, ASGIStaticFilesHandler)
+        assert not isinstance(handler, StaticFiles)
 
     @pytest.mark.parametrize(("insecure", "served"), [(None, False), (True, True)])
     def test_are_not_served_in_production(
@@ -201,7 +201,7 @@ class TestStaticFiles:
         """Without DEBUG only --insecure serves them."""
         settings.DEBUG = False
         handler = Pages(static=insecure).build()
-        assert isinstance(handler, ASGIStaticFilesHandler) is served
+        assert isinstance(handler, StaticFiles) is served
 
     def test_need_the_application(self, settings: Settings) -> None:
         """Without django.contrib.staticfiles there is nothing to serve."""

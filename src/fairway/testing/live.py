@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.conf import settings
-from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.http import HttpRequest
 from django.test import modify_settings
 from django.views.static import serve
@@ -27,6 +26,7 @@ from django.views.static import serve
 from fairway.asgi import resolve_application, with_static_files
 from fairway.cli import life_of, make_threads
 from fairway.conf import resolve_server_options
+from fairway.pages.files import StaticFiles
 from fairway.server import Server, listen
 from fairway.server.place import Alone
 from fairway.testing.databases import SharedDatabases, SharedLedger
@@ -328,7 +328,7 @@ class Beside(Alone):
             yield sock
 
 
-class MediaFilesHandler(ASGIStaticFilesHandler):
+class MediaFilesHandler(StaticFiles):
     """
     Serves uploaded files, as Django's own live server does.
     """
