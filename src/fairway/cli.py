@@ -33,6 +33,7 @@ from fairway.layers.registry import bind, describe_default, release
 from fairway.logs import configure_logging, show_warnings
 from fairway.management import subcommands
 from fairway.options import ServerOptions
+from fairway.security.handshake import describe_hosts
 from fairway.server import Server
 from fairway.server.log import exit_status, say
 from fairway.server.place import Seated
@@ -150,7 +151,7 @@ def build_server(
             raise ConfigurationError(describe_broken(error), fault=Fault.PROJECT_BROKEN) from error
         # What was loaded may have configured logging anew and disabled our loggers.
         configure_logging(_logging_setting())
-        for line in (*found.notes, *describe_routes(found.application)):
+        for line in (*found.notes, *describe_hosts(), *describe_routes(found.application)):
             say(line)
         return found.application
 

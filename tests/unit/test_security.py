@@ -12,7 +12,7 @@ from pytest_django import Settings
 
 from fairway import metrics
 from fairway.security import AllowedHostsOriginValidator, OriginValidator, admit, refusal
-from fairway.security.handshake import _admitted
+from fairway.security.handshake import _admitted, describe_hosts
 
 PROXY = ("HTTP_X_FORWARDED_PROTO", "https")
 
@@ -199,6 +199,17 @@ class TestHost:
         for host in ("localhost:8000", "127.0.0.1:8000", "[::1]:8000", "app.localhost"):
             assert refusal(handshake(origin=f"http://{host}", host=host)) is None
         assert refusal(handshake(host="example.com")) is not None
+
+    def test_the_start_says_that_none_can_pass(self, settings: Settings) -> None:
+        """A project that goes to production without ALLOWED_HOSTS is told, and no other."""
+        settings.DEBUG, settings.ALLOWED_HOSTS = False, []
+        (line,) = describe_hosts()
+        assert line.startswith("ALLOWED_HOSTS is empty and DEBUG is off: ")
+        assert line.endswith("[fairway.R205]")
+        settings.ALLOWED_HOSTS = ["example.com"]
+        assert describe_hosts() == []
+        settings.DEBUG, settings.ALLOWED_HOSTS = True, []
+        assert describe_hosts() == []
 
     def test_a_scope_without_a_host_claims_none(self) -> None:
         """Tests call applications with bare scopes; servers let no such request through."""

@@ -24,7 +24,14 @@ from fairway.faults import Fault
 from fairway.security.origins import SHOWN_MAX, deny, parsed, shown
 from fairway.types import Receive, Scope, Send
 
-__all__ = ["Refusal", "admit", "admit_request", "refusal", "request_refusal"]
+__all__ = [
+    "Refusal",
+    "admit",
+    "admit_request",
+    "describe_hosts",
+    "refusal",
+    "request_refusal",
+]
 
 logger = logging.getLogger("fairway.security")
 
@@ -189,6 +196,19 @@ async def admit_request(scope: Scope, receive: Receive, send: Send) -> bool:
     await send({"type": "http.response.start", "status": found.status, "headers": headers})
     await send({"type": "http.response.body", "body": found.words})
     return False
+
+
+def describe_hosts() -> list[str]:
+    """
+    Say in a line for people that no Host can pass, where a project has named none.
+    """
+    if not settings.configured or settings.DEBUG or settings.ALLOWED_HOSTS:
+        return []
+    line = (
+        "ALLOWED_HOSTS is empty and DEBUG is off: every page is answered with 400 and every "
+        f"WebSocket with 403 until the settings name the site's hosts [{Fault.HOST_REFUSED}]"
+    )
+    return [line]
 
 
 def refusal(scope: Scope) -> Refusal | None:
