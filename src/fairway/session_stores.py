@@ -24,11 +24,19 @@ from django.utils import timezone
 
 from fairway.db import database_sync_to_async
 
-__all__ = ["Merging", "can_be_stored", "engine", "merging_store", "still_stored"]
+__all__ = ["Merging", "engine", "key_length_max", "merging_store", "still_stored"]
 
 PLAIN = (str, int, float, bool, bytes, type(None))
 """
 Values that nobody can change in place.
+"""
+
+
+COOKIE_MAX = 4096
+CACHE_KEY_MAX = 128
+"""
+Characters of a key: what browsers keep as a cookie, and what caches take without a warning, which
+Python would print and remember for each key that somebody makes up. Django makes keys of 32.
 """
 
 
@@ -142,11 +150,13 @@ def merging_store() -> type[SessionBase]:
     return _merging_store(settings.SESSION_ENGINE)
 
 
-def can_be_stored() -> bool:
+def key_length_max() -> int:
     """
-    Whether the project has a place for sessions: those in a database need their application.
+    Say how long the key of a session may be; 0 where sessions cannot be stored.
+
+    Those in a database need their application installed.
     """
-    return _has_place(settings.SESSION_ENGINE)
+    return _key_length_max(settings.SESSION_ENGINE)
 
 
 def still_stored(keys: Iterable[str]) -> set[str]:
@@ -190,12 +200,14 @@ def _merging_store(path: str) -> type[SessionBase]:
 
 
 @lru_cache(maxsize=8)
-def _has_place(path: str) -> bool:
-    get_model: Callable[[], Any] | None = getattr(_engine(path), "get_model_class", None)
+def _key_length_max(path: str) -> int:
+    store: Any = _engine(path)
     try:
-        return get_model is None or get_model() is not None
+        if hasattr(store, "get_model_class"):
+            store.get_model_class()
     except RuntimeError:  # What Django raises for a model without an application.
-        return False
+        return 0
+    return CACHE_KEY_MAX if hasattr(store, "cache_key_prefix") else COOKIE_MAX
 
 
 def _in_cookies(store: type[SessionBase]) -> bool:

@@ -25,7 +25,7 @@ from django.utils.http import http_date
 
 from fairway.callables import single_callable
 from fairway.db import database_sync_to_async
-from fairway.session_stores import can_be_stored, merging_store
+from fairway.session_stores import key_length_max, merging_store
 from fairway.types import Message, Receive, Scope, Send
 
 __all__ = [
@@ -282,7 +282,7 @@ def _session_key(cookies: Mapping[str, str], name: str) -> str | None:
     raises for a NUL, caches warn of spaces. And a project without sessions gets cookies, too.
     """
     key = cookies.get(name)
-    return key if key and _KEY.fullmatch(key) and can_be_stored() else None
+    return key if key and len(key) <= key_length_max() and _KEY.fullmatch(key) else None
 
 
 def _seconds_until(moment: dt.datetime) -> int:

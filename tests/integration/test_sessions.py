@@ -185,6 +185,15 @@ class TestSessions:
         await wrapper.resolve_session()
         assert wrapper.scope["session"].session_key == key
 
+    @pytest.mark.parametrize(
+        ("name", "length"), [("db", 4096), ("signed_cookies", 4096), ("cached_db", 128)]
+    )
+    def test_a_key_too_long(self, settings: Settings, name: str, length: int) -> None:
+        """Longer than a cookie, or than a cache takes it without a warning that is remembered."""
+        settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{name}"
+        assert open_session({"sessionid": "a" * length}).session_key == "a" * length
+        assert open_session({"sessionid": "a" * (length + 1)}).session_key is None
+
     async def test_a_response_saves_what_it_changed(self) -> None:
         """A page that wrote to the session meanwhile has not done so in vain."""
         store = SessionStore()
