@@ -19,7 +19,7 @@ from fairway.layers import InMemoryChannelLayer
 from fairway.layers.registry import channel_layers
 from fairway.routing import ChannelNameRouter, ProtocolTypeRouter
 from fairway.types import Message, Receive, Scope, Send
-from fairway.worker import Worker
+from fairway.worker import Worker, reading
 from fairway.worker.instance import logger
 
 SECONDS_MAX = 5
@@ -157,6 +157,26 @@ async def test_stop_has_a_deadline(layer: Any, caplog: pytest.LogCaptureFixture)
     (record,) = [one for one in caplog.records if one.levelno >= logging.WARNING]
     assert record.getMessage().startswith("the applications of 'a' did not end within 0.05 s")
     assert record.getMessage().endswith("[fairway.R708]")
+
+
+@pytest.mark.one_loop
+async def test_a_hurry_says_what_it_costs(
+    layer: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told to end at once, a worker names what it cancels, and not what has nothing to do."""
+    monkeypatch.setattr(reading, "end_soon", lambda: None)
+    recorder = Recorder()
+    worker = Worker(recorder, ["a", "b"], layer)
+    task = worker._handling = asyncio.create_task(worker.handle())
+    await layer.send("a", {"type": "x"})
+    await recorder.until(1)
+    await layer.send("b", {"type": "hold"})
+    await recorder.until(2)
+    worker.hurry()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (record,) = [one for one in caplog.records if one.levelno >= logging.WARNING]
+    assert record.getMessage().startswith("the applications of 'b' did not end at once")
 
 
 async def test_failed_application_is_replaced(layer: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -136,6 +136,7 @@ class Worker:
             await self._stopping.wait()
             await self._finish(listeners)
         finally:
+            self._name_late()
             tasks = [*listeners, *(one.task for one in self.application_instances.values())]
             for task in tasks:
                 task.cancel()
@@ -224,9 +225,7 @@ class Worker:
         """
         Wait for what is being handled, and tell the applications that nothing follows.
         """
-        seconds = self._drain
-        if seconds is None:
-            seconds = (self.options or resolve_server_options()[0]).drain
+        seconds = self._drain_seconds()
         until = asyncio.get_running_loop().time() + seconds
         if listeners:
             await asyncio.wait(listeners, timeout=seconds)
@@ -236,16 +235,31 @@ class Worker:
         left = max(0.0, until - asyncio.get_running_loop().time())
         if instances:
             await asyncio.wait([one.task for one in instances], timeout=left)
-        late = [name for name, one in self.application_instances.items() if not one.task.done()]
-        if late:
-            metrics.drops.add("worker_stopped", len(late))
-            logger().error(
-                "the applications of %s did not end within %g s (--drain) and are cancelled; the "
-                "messages they were given are lost [%s]",
-                ", ".join(map(repr, late)),
-                seconds,
-                Fault.WORKER_APPLICATION_LATE,
-            )
+
+    def _name_late(self) -> None:
+        """
+        Say which applications are cancelled with a message in hand.
+        """
+        instances = self.application_instances.items()
+        late = [name for name, one in instances if not (one.idle or one.task.done())]
+        if not late:
+            return
+        metrics.drops.add("worker_stopped", len(late))
+        logger().error(
+            "the applications of %s did not end %s and are cancelled; the messages they were given "
+            "are lost [%s]",
+            ", ".join(map(repr, late)),
+            "at once" if self._hurried else f"within {self._drain_seconds():g} s (--drain)",
+            Fault.WORKER_APPLICATION_LATE,
+        )
+
+    def _drain_seconds(self) -> float:
+        """
+        Give the time that there is for ending.
+        """
+        if self._drain is not None:
+            return self._drain
+        return (self.options or resolve_server_options()[0]).drain
 
     # --- Channels ----------------------------------------------------------------------------
 
