@@ -24,6 +24,7 @@ from fairway import (
     AsyncWebsocketConsumer,
     EventStreamConsumer,
 )
+from fairway.asgi import application
 from fairway.auth import AuthMiddlewareStack
 from fairway.cli import main
 from fairway.management import subcommands
@@ -290,3 +291,20 @@ def test_broken_urls_are_said(settings: Settings) -> None:
         "[fairway.R110]"
     )
     assert caught.value.returncode == 2
+
+
+def test_the_project_behind_a_router_is_shown_once(
+    capsys: pytest.CaptureFixture[str], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    As a project has it that adds nothing but channels; what the router leads nowhere is left out.
+    """
+    settings.ROOT_URLCONF = Other
+    settings.ASGI_APPLICATION = f"{HERE}.added"
+    added = ProtocolTypeRouter({"http": application, "websocket": application})
+    monkeypatch.setattr(sys.modules[HERE], "added", added, raising=False)
+    call_command("fairway", "routes")
+    assert capsys.readouterr().out.count(f"{HERE}.Chat") == 1
+    del added.application_mapping["websocket"]
+    call_command("fairway", "routes")
+    assert f"{HERE}.Chat" not in capsys.readouterr().out

@@ -114,7 +114,9 @@ def _find(application: str | None, urlconf: str | None) -> tuple[list[Row], list
         return list(_in_urlconf(urlconf)), []
     spec = application or django_setting("ASGI_APPLICATION", None)
     walk = Walk(str(spec))
-    return list(walk.through(resolve_application(application).application)), walk.notes
+    # A router may lead to the same routes for HTTP and for WebSockets.
+    rows = dict.fromkeys(walk.through(resolve_application(application).application))
+    return list(rows), walk.notes
 
 
 class Walk:
@@ -146,7 +148,7 @@ class Walk:
         from fairway.routing.callables import consumer_class_of
 
         if isinstance(application, Application | UrlconfRouter):
-            yield from self._in_project()
+            yield from (row for row in self._in_project() if kind in row.kind)
         elif isinstance(application, ProtocolTypeRouter):
             for inner_kind, inner in application.application_mapping.items():
                 yield from self.through(inner, inner_kind)
