@@ -103,32 +103,39 @@ class Hearing:
             self._joining.cancel()
 
     async def _join(self) -> None:
-        layer = get_channel_layer()
-        if not isinstance(layer, ChannelLayer):
-            self._notices.say(
-                "foreign",
-                f"the channel layer is a {type(layer).__name__}, none of Fairway's: logins that "
-                "end in other processes are noticed by the re-check alone "
-                f"[{Fault.LAYER_CARRIES_NO_ORDERS}]",
-            )
-            return
-        channel = await layer.new_channel("identity")
-        layer.attach(channel, inbox=Ear(self._hear))
         try:
-            await layer.group_add(control_group(), channel)
-        except BaseException as error:
-            layer.detach(channel)
+            layer = get_channel_layer()
+            if isinstance(layer, ChannelLayer):
+                await self._listen(layer)
+                return
+        except Exception as error:  # noqa: BLE001 - of any layer; the next start tries again
             self._joining = None
-            if not isinstance(error, Exception):
-                raise
             self._notices.say(
                 "listen",
                 f"logins that end are not heard of at present: %s: %s [{Fault.ORDERS_NOT_HEARD}]",
                 type(error).__name__,
                 error,
             )
-        else:
-            self._leave = partial(layer.detach, channel)
-            # Joining waits for other processes, which may have logged somebody out meanwhile.
-            if not layer.broker.alone:
-                self._look()
+            return
+        self._notices.say(
+            "foreign",
+            f"the channel layer is a {type(layer).__name__}, none of Fairway's: logins that "
+            "end in other processes are noticed by the re-check alone "
+            f"[{Fault.LAYER_CARRIES_NO_ORDERS}]",
+        )
+
+    async def _listen(self, layer: ChannelLayer) -> None:
+        """
+        Join the group of orders.
+        """
+        channel = await layer.new_channel("identity")
+        layer.attach(channel, inbox=Ear(self._hear))
+        try:
+            await layer.group_add(control_group(), channel)
+        except BaseException:
+            layer.detach(channel)
+            raise
+        self._leave = partial(layer.detach, channel)
+        # Joining waits for other processes, which may have logged somebody out meanwhile.
+        if not layer.broker.alone:
+            self._look()

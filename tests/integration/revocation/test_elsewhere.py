@@ -31,6 +31,7 @@ from tests.integration.revocation.conftest import (
     log_in_soon,
     make_user_soon,
 )
+from tests.protocol.harness import until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.one_loop]
 
@@ -273,6 +274,28 @@ class TestBrokersThatAreAway:
         await socket.disconnect()
         said = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
         assert any("[fairway.R502]" in line for line in said)
+
+    async def test_a_layer_that_cannot_be_made(
+        self,
+        site: Site,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """A line says so, nothing else, and it is tried again."""
+
+        def fail() -> None:
+            raise InvalidChannelLayerError("described wrongly")
+
+        monkeypatch.setattr("fairway.revocation.hearing.get_channel_layer", fail)
+        socket = await site.open(await log_in_soon(await make_user_soon()))
+        (found,) = rolls._rolls
+        await until(lambda: found._hearing._joining is None)
+        (line,) = [each.getMessage() for each in caplog.records if each.name == "fairway.auth"]
+        assert line == (
+            "logins that end are not heard of at present: InvalidChannelLayerError: "
+            "described wrongly [fairway.R502]"
+        )
+        assert await ask(socket) == "bob: hello"
 
     async def test_the_re_check_finds_it(
         self, away: Away, settings: Settings, quiet_notices: None
