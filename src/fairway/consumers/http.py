@@ -52,6 +52,7 @@ class AsyncHttpConsumer(AsyncConsumer):
     _fairway_direct: ClassVar[bool] = False
     _fairway_begun = False
     _fairway_complete = False
+    _fairway_body_bytes = 0
     # Where handle() runs.
     _fairway_source: HandlerSource
 
@@ -66,6 +67,7 @@ class AsyncHttpConsumer(AsyncConsumer):
         Live, as every consumer does. One instance may serve one request after another.
         """
         self.body = []
+        self._fairway_body_bytes = 0
         self._fairway_begun = self._fairway_complete = False
         await super().__call__(scope, receive, send)
 
@@ -142,7 +144,9 @@ class AsyncHttpConsumer(AsyncConsumer):
         """
         Handle a part of the request's body; once all is there, begin with ``handle()``.
         """
-        self.body.append(message.get("body", b""))
+        part = message.get("body", b"")
+        self.body.append(part)
+        self._fairway_body_bytes += len(part)
         if await self.__refuse_large():
             raise StopConsumer
         if not message.get("more_body"):
@@ -203,7 +207,7 @@ class AsyncHttpConsumer(AsyncConsumer):
         limit = self.body_bytes_max
         if limit is None:
             limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-        if limit is None or sum(map(len, self.body)) <= limit:
+        if limit is None or self._fairway_body_bytes <= limit:
             return False
         metrics.refusals.add("413")
         logger.warning(
