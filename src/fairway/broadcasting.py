@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -183,13 +184,8 @@ def broadcast(
             "Hint: await abroadcast(strict=True)."
         )
     made = _make(group, message, exclude, event, id, using=using, strict=strict, layer=layer)
-    alias = transaction_to_wait_for(using)
-    if alias is None:
-        made.leave()
-        return
-    # A failure must not stop what else waits for the commit, unless it is asked for.
-    transaction.on_commit(made.leave, using=alias, robust=not strict)
-    if captures:
+    alias = after_commit(made.leave, using, strict=strict)
+    if alias is not None and captures:
         captures[-1].expect(made, connections[alias])
 
 
@@ -254,6 +250,26 @@ def encode(message: Any, event: str | None = None, id: str | None = None) -> tup
         return kind, text.encode()
     except UnicodeEncodeError as error:
         raise TypeError(f"the message holds text that UTF-8 cannot say: {error}") from None
+
+
+def after_commit(call: Callable[[], object], using: str | None, *, strict: bool) -> str | None:
+    """
+    Call once the open transaction is committed; now, if none is open.
+
+    Args:
+        call: What is to happen.
+        using: The database whose transaction counts, as for ``broadcast()``.
+        strict: Whether a failure may stop what else waits for the commit.
+
+    Returns:
+        The database whose commit is waited for, None if it was called now.
+    """
+    alias = transaction_to_wait_for(using)
+    if alias is None:
+        call()
+    else:
+        transaction.on_commit(call, using=alias, robust=not strict)
+    return alias
 
 
 def transaction_to_wait_for(using: str | None) -> str | None:

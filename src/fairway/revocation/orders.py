@@ -18,7 +18,7 @@ from typing import Any
 from django.db import transaction
 
 from fairway import broadcasting
-from fairway.broadcasting import Broadcast, own_layer, transaction_to_wait_for
+from fairway.broadcasting import Broadcast, after_commit, own_layer, transaction_to_wait_for
 from fairway.exceptions import FairwayError
 from fairway.faults import Fault
 from fairway.layers.codec import Kind, encode, read_close
@@ -86,11 +86,7 @@ def disconnect(
             "Hint: await adisconnect(strict=True)."
         )
     order = _order(user, session, group, code, reason, using=using, strict=strict, layer=layer)
-    alias = transaction_to_wait_for(using)
-    if alias is None:
-        order.transmit()
-    else:
-        transaction.on_commit(order.transmit, using=alias, robust=not strict)
+    after_commit(order.transmit, using, strict=strict)
 
 
 async def adisconnect(
