@@ -1,14 +1,18 @@
 """
-``manage.py runserver``: which port it takes, and what it says of its settings.
+``manage.py runserver``: which port it takes, and what it says of its settings, and when it waits.
 """
 
 from __future__ import annotations
 
+import os
+from io import StringIO
 from typing import Any
 
 import pytest
 from django.core.management import call_command
 
+from fairway.exceptions import ConfigurationError
+from fairway.faults import Fault
 from fairway.management.commands import runserver
 from fairway.management.commands.runserver import Command
 
@@ -80,3 +84,46 @@ def test_settings_told(
         monkeypatch.setenv(name, value)
     call_command(Command(), *arguments, use_ipv6=False)
     assert {name: source for name, source in seen[0].items() if source != "default"} == told
+
+
+@pytest.mark.parametrize(
+    ("fault", "reload", "outcome"),
+    [
+        (Fault.LAYER_INVALID, True, "waits"),
+        (Fault.LAYER_INVALID, False, "ends with 2"),
+        (Fault.APPLICATION_BROKEN, True, "raises"),
+        (Fault.APPLICATION_BROKEN, False, "ends with 2"),
+        (Fault.ADDRESS_IN_USE, True, "ends with 2"),
+    ],
+)
+def test_waits_for_a_repair(
+    monkeypatch: pytest.MonkeyPatch, fault: Fault, outcome: str, *, reload: bool
+) -> None:
+    """
+    What is repaired in a file does not end a command that watches files; all else does.
+    """
+
+    def build(command: Command, options: Any) -> None:
+        raise ConfigurationError("wrong", fault=fault) from LookupError("its cause")
+
+    class Ended(Exception):
+        """The process has."""
+
+    def end(status: int) -> None:
+        raise Ended(f"ends with {status}")
+
+    monkeypatch.setattr(Command, "build_server", build)
+    monkeypatch.setattr(Command, "check_migrations", lambda command: None)
+    monkeypatch.setattr("django.db.connections.all", lambda **only: [])
+    monkeypatch.setattr(os, "_exit", end)
+    errors = StringIO()
+    seen = "waits"
+    try:
+        Command(stderr=errors, no_color=True).inner_run(skip_checks=True, use_reloader=reload)
+    except Ended as error:
+        seen = str(error)
+    except LookupError as error:
+        seen = "raises"
+        errors.write("".join(error.__notes__))
+    assert seen == outcome
+    assert errors.getvalue().strip() == f"fairway: wrong [{fault}]"

@@ -51,6 +51,16 @@ else:
 
 __all__ = ["Command"]
 
+BROKEN = frozenset({Fault.APPLICATION_BROKEN, Fault.PROJECT_BROKEN})
+"""
+What is repaired in a file of the project that could not be imported.
+"""
+
+MISWRITTEN = frozenset({Fault.AS_ASGI_MISSING, Fault.LAYER_INVALID, Fault.URLCONF_INVALID})
+"""
+What is repaired in files that were imported, and so are watched.
+"""
+
 RELOAD_SECONDS = 2.0
 """
 Time for sockets to be told before the process is replaced.
@@ -90,7 +100,14 @@ class Command(Below):
             _stop_before_exit(server)
             server.run()
         except ConfigurationError as error:
-            self.stderr.write(f"fairway: {error} [{error.fault}]")
+            line = f"fairway: {error} [{error.fault}]"
+            if options.get("use_reloader") and error.fault in BROKEN and error.__cause__:
+                # As with a broken urls.py: only what is raised, the reloader watches for repair.
+                error.__cause__.add_note(line)
+                raise error.__cause__ from None
+            self.stderr.write(line)
+            if options.get("use_reloader") and error.fault in MISWRITTEN:
+                return
             # In the reloader's thread an exception or sys.exit() would end nothing.
             sys.stdout.flush()
             os._exit(2)
