@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import linecache
 import re
+import sysconfig
 import traceback
 from contextlib import suppress
 from types import FrameType, TracebackType
@@ -20,10 +21,13 @@ from fairway.faults import Fault
 
 __all__ = ["describe", "explain"]
 
-LIBRARIES = frozenset({"asgiref", "asyncio", "django", "fairway", "importlib", "json"})
+LIBRARIES = frozenset({"asgiref", "django", "fairway", "importlib"})
 """
-Packages whose frames are passed over in search of the line that a project can change.
+Packages whose frames are passed over in search of the line that a project can change, as those of
+Python's own library are.
 """
+
+PYTHON, INSTALLED = sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")
 
 MESSAGE_HANDLERS = frozenset({"receive", "receive_json", "websocket_receive"})
 """
@@ -91,7 +95,7 @@ def find_place(trace: TracebackType | None) -> Place | None:
     lines = traceback.extract_tb(trace)
     for index in range(len(frames) - 1, -1, -1):
         frame, line = frames[index], lines[index]
-        if str(frame.f_globals.get("__name__", "")).partition(".")[0] not in LIBRARIES:
+        if not _is_library(frame):
             source, text = linecache.getline(line.filename, line.lineno or 0), ""
             if line.lineno == line.end_lineno and line.colno is not None:
                 # Python counts these in bytes.
@@ -100,6 +104,16 @@ def find_place(trace: TracebackType | None) -> Place | None:
             where = f"{line.filename}, line {line.lineno}"
             return Place(frame, source, text, where, frames[index + 1 :])
     return None
+
+
+def _is_library(frame: FrameType) -> bool:
+    """
+    Whether a frame runs code that no project changes.
+    """
+    if str(frame.f_globals.get("__name__", "")).partition(".")[0] in LIBRARIES:
+        return True
+    file = frame.f_code.co_filename
+    return file.startswith(PYTHON) and not file.startswith(INSTALLED)
 
 
 def _asynchronous_twin(place: Place | None) -> str:
@@ -111,7 +125,10 @@ def _asynchronous_twin(place: Place | None) -> str:
         return others
     for frame in place.inner:
         owner, name = frame.f_locals.get("self"), frame.f_code.co_name
-        if owner is not None and callable(getattr(type(owner), f"a{name}", None)):
+        twin = frame.f_globals.get(f"a{name}")
+        if owner is not None:
+            twin = getattr(type(owner), f"a{name}", None)
+        if callable(twin):
             pattern = rf"\b{name}(?=\((?!.*\b{name}\())"
             written, found = re.subn(pattern, f"a{name}", place.text)
             code = f"await {written}" if found else f"await ...a{name}(...)"

@@ -5,12 +5,14 @@ What is said below the traceback of a project's own exception.
 from __future__ import annotations
 
 import sys
+import uuid
 from types import ModuleType
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import SynchronousOnlyOperation
+from django.shortcuts import get_object_or_404
 
 from fairway.consumers.hints import describe, explain
 from fairway.consumers.websocket import AsyncJsonWebsocketConsumer
@@ -45,6 +47,13 @@ def save_row() -> None:
     """
     user = User(pk=1)
     user.save()
+
+
+def get_or_404() -> None:
+    """
+    As above.
+    """
+    get_object_or_404(User, pk=1)
 
 
 def spread_over_lines() -> None:
@@ -83,6 +92,7 @@ def hint(error: BaseException) -> str:
         (list_rows, "[each async for each in User.objects.all()] in list_rows()"),
         (loop_over_rows, "async for user in User.objects.all() in loop_over_rows()"),
         (save_row, "await user.asave() in save_row()"),
+        (get_or_404, "await aget_object_or_404(User, pk=1) in get_or_404()"),
         (spread_over_lines, "await ...aget(...) in spread_over_lines()"),
     ],
 )
@@ -166,3 +176,14 @@ def test_described_in_one_line() -> None:
     assert describe(caught.value) == "shop.py, line 2: ValueError: a b"
     assert describe(ValueError("x")) == "ValueError: x"
     assert sys.modules.get("shop") is None
+
+
+def test_pythons_own_library_is_no_place() -> None:
+    """
+    What fails below a project's line, or below none, is not looked for where nobody changes it.
+    """
+    with pytest.raises(ValueError, match="badly formed") as caught:
+        uuid.UUID("no")
+    assert describe(caught.value).startswith(f"{__file__}, line ")
+    caught.value.__traceback__ = caught.value.__traceback__.tb_next  # type: ignore[union-attr]
+    assert describe(caught.value).startswith("ValueError: badly formed")
