@@ -210,6 +210,34 @@ async def test_connections_run_in_parallel_within_the_pool(ward: Ward) -> None:
     assert len(set(found)) <= 2
 
 
+async def test_threads_that_the_system_does_not_give(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Without any, work fails and later work tries again; with fewer than wanted, these do it.
+    """
+    real, allowed = threading.Thread.start, 0
+
+    def start(thread: threading.Thread) -> None:
+        nonlocal allowed
+        if allowed < 1:
+            raise RuntimeError("can't start new thread")
+        allowed -= 1
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+    async def work() -> list[int]:
+        with pytest.raises(RuntimeError, match="gives no thread for consumers"):
+            await identity()
+        nonlocal allowed
+        allowed = 1
+        others = [ward.connection(identity) for _ in range(3)]
+        return [await identity(), *(await asyncio.gather(*others))]
+
+    assert len(set(await ward.connection(work))) == 1
+
+
 async def test_who_waits_longest_is_next(ward: Ward) -> None:
     """
     Connections get the threads in the order in which they came.

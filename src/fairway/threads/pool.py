@@ -68,6 +68,9 @@ class Pool:
     def submit(self, lane: Lane, function: Callable[[], Any]) -> Result:
         """
         Have a function called when it is the lane's turn.
+
+        Raises:
+            RuntimeError: There is no thread, and none can be started.
         """
         job = Job(function)
         self.enqueue(lane, job)
@@ -76,11 +79,21 @@ class Pool:
     def enqueue(self, lane: Lane, job: Job) -> None:
         """
         Have a job run when it is the lane's turn.
+
+        Raises:
+            RuntimeError: There is no thread, and none can be started.
         """
         with self.lock:
             lane.jobs.append(job)
-            if not lane.placed:
-                self._place(lane)
+            if lane.placed:
+                return
+            self._place(lane)
+            if not (self.seats or self.lost):
+                # Nobody would ever come back for it.
+                self._queue.pop()
+                lane.jobs.pop()
+                lane.placed = False
+                raise RuntimeError(f"the system gives no thread for {self.name}s")
 
     def is_crowded(self) -> bool:
         """
@@ -196,8 +209,8 @@ class Pool:
             self._give(seat, lane)
         elif self._idle:
             self._give(next(reversed(self._idle)), lane)
-        elif self._may_start():
-            self._give(self._start(), lane)
+        elif (fresh := self._start()) is not None:
+            self._give(fresh, lane)
         else:
             self._queue.append((next(self._tickets), lane))
 
@@ -213,14 +226,19 @@ class Pool:
         """
         Start threads in the place of those that were lost, for what waits.
         """
-        while self._queue and self._may_start():
-            self._give(self._start(), self._queue.popleft()[1])
+        while self._queue and (fresh := self._start()) is not None:
+            self._give(fresh, self._queue.popleft()[1])
 
-    def _may_start(self) -> bool:
-        return len(self.seats) < self.size and len(self.seats) + len(self.lost) < 2 * self.size
-
-    def _start(self) -> Seat:
+    def _start(self) -> Seat | None:
+        """
+        Start a thread; None where there are enough, or the system gives no more.
+        """
+        if len(self.seats) >= self.size or len(self.seats) + len(self.lost) >= 2 * self.size:
+            return None
         seat = Seat(self, f"fairway-{self.name}")
+        try:
+            seat.thread.start()
+        except RuntimeError:
+            return None
         self.seats.add(seat)
-        seat.thread.start()
         return seat
