@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from fairway.exceptions import StopConsumer
 from fairway.types import Message, Scope
 
-__all__ = ["Instance", "logger"]
+__all__ = ["Host", "Instance", "logger"]
 
 
 class Host(Protocol):
@@ -34,11 +35,6 @@ class Host(Protocol):
         Take what the application sends.
         """
 
-    def free(self) -> None:
-        """
-        Hear that the application has nothing to do any more.
-        """
-
 
 class Instance:
     """
@@ -50,8 +46,17 @@ class Instance:
         ended: Whether it was told to end.
     """
 
-    def __init__(self, worker: Host, scope: Scope) -> None:
+    def __init__(self, worker: Host, scope: Scope, free: Callable[[], None]) -> None:
+        """
+        Start the application.
+
+        Args:
+            worker: Its worker.
+            scope: What it is called with.
+            free: Called whenever it has nothing to do any more.
+        """
         self._worker = worker
+        self._free = free
         self._scope = scope
         self._given: asyncio.Queue[Message | None] = asyncio.Queue()
         # Done once the application wants the next message (True) or has ended.
@@ -132,7 +137,7 @@ class Instance:
         handled = self._handled
         if handled is not None and (self._looked or self.task.done()):
             self._handled = None
-            self._worker.free()
+            self._free()
             if not handled.done():
                 handled.set_result(self._looked)
 

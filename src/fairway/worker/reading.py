@@ -2,7 +2,7 @@
 ``Worker``: reads named channels, one task for each, until it is told to stop.
 
 It has Channels' arguments and the names that its users override. What an application is given
-and when is in ``instance``.
+and when is in ``instance``, how many there are in ``instances``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from fairway.options import ServerOptions
 from fairway.server.place import Alone
 from fairway.server.run import end_soon, loop_factory
 from fairway.types import Message, Scope
-from fairway.worker.instance import Instance, logger
+from fairway.worker.instance import logger
+from fairway.worker.instances import Instances
 
 __all__ = ["Worker"]
 
@@ -45,7 +46,7 @@ class Worker:
         application: Called once per channel, with ``{"type": "channel", "channel": name}``.
         channels: The names of the channels it reads.
         channel_layer: Where it reads them.
-        max_applications: Applications alive at most; one that has nothing to do goes first.
+        max_applications: Applications alive at most, as it was made for.
         application_instances: The applications alive, by channel, the longest unused first.
         options: The threads, the event loop and the time to end; None for what settings say.
         retry_seconds: Time between two attempts to read from a channel layer that is away.
@@ -64,6 +65,12 @@ class Worker:
         """
         Remember what to run on which channels.
 
+        Args:
+            application: See the attributes, as for what follows.
+            channels: Once each, however often they are named.
+            channel_layer: Any, of Fairway's or not.
+            max_applications: Applications alive at most; one that has nothing to do goes first.
+
         Raises:
             ConfigurationError: ``max_applications`` leaves room for none.
         """
@@ -73,7 +80,7 @@ class Worker:
         self.channels = list(dict.fromkeys(channels))
         self.channel_layer = channel_layer
         self.max_applications = max_applications
-        self.application_instances: dict[str, Instance] = {}
+        self.application_instances = Instances(self, max_applications)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handling: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -81,7 +88,6 @@ class Worker:
         self._drain: float | None = None
         # Tasks that wait for a channel layer, and have nothing in hand that could be lost.
         self._empty_handed: set[asyncio.Task[Any]] = set()
-        self._freed = asyncio.Event()
         self._away = False
 
     def run(self) -> None:
@@ -310,56 +316,17 @@ class Worker:
         One that has ended without having looked at it is replaced, once.
         """
         logger().debug("channel %r: %r", channel, message["type"])
-        instance = await self._instance(channel)
+        instance = await self.application_instances.open(channel)
         fresh = not instance.used
         if await instance.handle(message):
             return
-        if fresh or not await (await self._instance(channel)).handle(message):
+        if fresh or not await (await self.application_instances.open(channel)).handle(message):
             metrics.drops.add("worker_unread")
             logger().error(
                 "channel %r: the application ended and had not read a message, which is lost [%s]",
                 channel,
                 Fault.WORKER_APPLICATION_ERROR,
             )
-
-    async def _instance(self, channel: str) -> Instance:
-        """
-        Give the application of a channel, starting it if there is none.
-        """
-        instance = self.application_instances.pop(channel, None)
-        if instance is None or instance.task.done():
-            await self._make_room()
-            instance = Instance(self, {"type": "channel", "channel": channel})
-            instance.task.add_done_callback(lambda task: self._forget(channel, task))
-        self.application_instances[channel] = instance
-        return instance
-
-    async def _make_room(self) -> None:
-        """
-        End the application that has had nothing to do for longest, if there are too many.
-        """
-        while len(self.application_instances) >= self.max_applications:
-            instances = self.application_instances.values()
-            idle = next((one for one in instances if one.idle), None)
-            if idle is not None and not any(one.ended for one in instances):
-                idle.end()
-            self._freed.clear()
-            await self._freed.wait()
-
-    def _forget(self, channel: str, task: asyncio.Task[None]) -> None:
-        """
-        Forget an application that has ended.
-        """
-        instance = self.application_instances.get(channel)
-        if instance is not None and instance.task is task:
-            del self.application_instances[channel]
-        self.free()
-
-    def free(self) -> None:
-        """
-        Wake who waits for an application to have nothing to do, or to end.
-        """
-        self._freed.set()
 
     def _say_away(self, error: Exception) -> None:
         """
