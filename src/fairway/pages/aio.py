@@ -19,7 +19,7 @@ from fairway.pages.answers import answer_of, send_whole
 from fairway.pages.body import read_body
 from fairway.pages.handler import Pages, exited, script_prefix
 from fairway.pages.hops import Hop
-from fairway.pages.streams import UntilGone, send_parts
+from fairway.pages.streams import UntilGone, close_parts, send_parts
 from fairway.types import Receive, Scope, Send
 
 __all__ = ["AsyncPages"]
@@ -87,7 +87,7 @@ class AsyncPages(Pages):
 
     async def _end(self, body: IO[bytes], request: HttpRequest | None, response: Any) -> None:
         """
-        Close what there is, in a thread of the request.
+        Close what there is: an asynchronous iterator here, the rest in a thread of the request.
         """
 
         def end(hop: Hop) -> None:
@@ -97,6 +97,10 @@ class AsyncPages(Pages):
             else:
                 self.close(response)
 
-        hop = Hop(copy_context(), end)
-        hop.start()
-        await hop.wait_ended()
+        try:
+            if response is not None:
+                await close_parts(response)
+        finally:
+            hop = Hop(copy_context(), end)
+            hop.start()
+            await hop.wait_ended()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fairway.types import Receive, Send
 
-__all__ = ["UntilGone", "send_parts"]
+__all__ = ["UntilGone", "close_parts", "send_parts"]
 
 TURN_BYTES = WHOLE_BYTES
 """
@@ -96,6 +96,20 @@ async def _send_async_iterator(send: Send, answer: Answer) -> None:
         async for part in parts:
             await _send_more(send, part)
     await send({"type": "http.response.body"})
+
+
+async def close_parts(response: Any) -> None:
+    """
+    Close the asynchronous iterator of a response, which may wait in its clean-up.
+
+    Django closes only the wrapper that it puts around; what a view made is left to the garbage
+    collector, and would be cleaned up without its request, if ever. Not to be called where the
+    client's leaving cancels: it would end the clean-up too.
+    """
+    if response.streaming and response.is_async:
+        close = getattr(getattr(response, "_iterator", None), "aclose", None)
+        if close is not None:
+            await close()
 
 
 async def _send_more(send: Send, part: bytes) -> None:

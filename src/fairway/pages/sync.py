@@ -21,7 +21,7 @@ from fairway.pages.body import read_body
 from fairway.pages.busy import is_crowded, refuse
 from fairway.pages.handler import Pages, exited, script_prefix
 from fairway.pages.hops import Hop
-from fairway.pages.streams import send_parts
+from fairway.pages.streams import close_parts, send_parts
 from fairway.types import Receive, Scope, Send
 
 __all__ = ["SyncPages"]
@@ -77,7 +77,10 @@ class SyncPages(Pages):
         try:
             await send_parts(send, receive, answer, context)
         finally:
-            await self.close_in_thread(answer.response, context)
+            try:
+                await close_parts(answer.response)
+            finally:
+                await self.close_in_thread(answer.response, context)
 
     def _answer(self, scope: Scope, body: IO[bytes], ends: Any, hop: Hop) -> None:
         """

@@ -242,6 +242,36 @@ async def test_a_reader_that_leaves(
     assert harness.warnings(caplog) == []
 
 
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_a_reader_that_leaves_amid_a_part(serve: Serve, asynchronous: bool) -> None:
+    """An asynchronous iterator that waits for its reader is closed before its request finishes."""
+    finished: list[int] = []
+    began = asyncio.Event()
+
+    def view(request: HttpRequest) -> StreamingHttpResponse:
+        async def parts() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    began.set()
+                    yield b"x" * BIG
+            finally:
+                await asyncio.sleep(0)
+                finished.append(len(site.finished.finished))
+
+        return StreamingHttpResponse(parts())
+
+    async def aview(request: HttpRequest) -> StreamingHttpResponse:
+        return view(request)
+
+    site = await serve({"": aview if asynchronous else view})
+    peer = await site.peer()
+    await peer.send(harness.request("/"))
+    await began.wait()
+    peer.close()
+    await site.finished.count(1)
+    assert finished == [0]
+
+
 async def test_a_stream_leaves_its_thread_to_others(serve: Serve) -> None:
     """With one thread, two streams without an end and pages have their turns."""
 
