@@ -461,12 +461,13 @@ class TestUrlconfRouter:
             assert await call(UrlconfRouter(), "/ws/chat/") == "chat"
 
     async def test_no_route(self, settings: Settings) -> None:
-        """A page is no route for a socket; a slash too few is named."""
+        """A page is no route for a socket; a slash too few or too many is named."""
         settings.ROOT_URLCONF = urlconf(path("page/", view), path("chat/", Consumer("chat")))
         with pytest.raises(RouteNotFound, match=r"^No route found for path '/page/'\.$"):
             await call(UrlconfRouter(), "/page/")
-        with pytest.raises(RouteNotFound, match=r"Did you mean '/chat/'\?"):
-            await call(UrlconfRouter(), "/chat")
+        for wrong in ("/chat", "//chat/", "/chat//"):
+            with pytest.raises(RouteNotFound, match=r"Did you mean '/chat/'\?"):
+                await call(UrlconfRouter(), wrong)
 
     @pytest.mark.parametrize(
         ("given", "route", "value", "name"),

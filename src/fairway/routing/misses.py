@@ -48,16 +48,32 @@ def describe(shown: str, path: str, routes: Iterable[Route], reaches: Callable[[
     message = f"No route found for path {shown!r}."
     if not path.strip("/"):
         return message
-    other = path.removesuffix("/") if path.endswith("/") else f"{path}/"
-    if reaches(other):
-        corrected = shown.removesuffix("/") if shown.endswith("/") else f"{shown}/"
-        return f"{message} Did you mean {corrected!r}?"
+    if reaches(_other_end(path)):
+        return f"{message} Did you mean {_other_end(shown)!r}?"
+    single = _single_slashes(path)
+    # Nested routers see a path without the first.
+    if reaches(single) or reaches(single.removeprefix("/")):
+        return f"{message} Did you mean {_single_slashes(shown)!r}?"
     for where, name, value in _near(routes, path):
         return (
             f"{message} Route {where!r} does not take {value[:VALUE_MAX]!r} for {name!r}; "
             f"<str:{name}> would."
         )
     return message
+
+
+def _other_end(path: str) -> str:
+    """
+    Add the slash at the end, or leave it out.
+    """
+    return path.removesuffix("/") if path.endswith("/") else f"{path}/"
+
+
+def _single_slashes(path: str) -> str:
+    """
+    Write one slash where an address was put together with several.
+    """
+    return re.sub("/{2,}", "/", path)
 
 
 def _near(routes: Iterable[Route], path: str, before: str = "") -> Iterator[tuple[str, str, str]]:

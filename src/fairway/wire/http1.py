@@ -180,7 +180,7 @@ class RequestDecoder:
                 if not source or 0x41 <= source[0] <= 0x5A:
                     return source
         if source[0] == 0x16:
-            raise RemoteProtocolError("tls hello on a plain port")
+            raise RemoteProtocolError("tls hello on a plain port, which speaks http:// and ws://")
         raise RemoteProtocolError("not an http request")
 
     def _await_head(self, source: bytes | bytearray) -> list[Event]:

@@ -125,7 +125,9 @@ class TestBeginning:
         """
         One byte suffices, and the reason helps whoever reads the log.
         """
-        assert plain(decode(b"\x16")) == [(400, "tls hello on a plain port")]
+        assert plain(decode(b"\x16")) == [
+            (400, "tls hello on a plain port, which speaks http:// and ws://")
+        ]
 
     @pytest.mark.parametrize(
         "first", [b"\0", b"\n", b" ", b"\x80", b"g", b"{", b"\xff", b"[", b"@"]
