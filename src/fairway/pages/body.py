@@ -73,7 +73,7 @@ def _write(file: IO[bytes], data: bytes) -> IO[bytes]:
     Write to a file, which is made of what was in memory if there is none yet.
     """
     if isinstance(file, BytesIO):
-        memory, folder = file.getbuffer(), settings.FILE_UPLOAD_TEMP_DIR
+        memory, folder = file.getvalue(), settings.FILE_UPLOAD_TEMP_DIR
         file = cast("IO[bytes]", TemporaryFile(dir=folder))  # noqa: SIM115 - see read_body
         file.write(memory)
     file.write(data)
