@@ -8,7 +8,7 @@ import asyncio
 
 import pytest
 
-from fairway.layers.brokers.ipc.readers import Readers
+from fairway.layers.brokers.readers import Readers
 from fairway.layers.brokers.ipc.store import Row
 
 
