@@ -1,0 +1,310 @@
+"""
+One Redis server, or what Sentinels call one: a link for commands and a link to listen.
+
+Both are kept open by a ``Keeper`` each, independent of one another. Where the master is, is
+asked before every attempt; a subscription that is only half alive is found by a probe: a
+message to a subject of our own that has to come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from fairway.exceptions import ChannelLayerUnavailable, ConfigurationError
+from fairway.faults import Fault
+from fairway.layers.brokers.redis.commands import Commands
+from fairway.layers.brokers.redis.hosts import Address, Host
+from fairway.layers.brokers.redis.keeper import Keeper
+from fairway.layers.brokers.redis.link import Link, open_link
+from fairway.layers.brokers.redis.listener import Listener
+from fairway.layers.brokers.redis.sentinel import Sentinel
+from fairway.layers.notices import Notices
+from fairway.options import RedisOptions
+
+__all__ = ["Node"]
+
+logger = logging.getLogger("fairway.layers")
+
+PROBE = "probe:"
+"""
+What the subject begins with on which a node hears itself.
+"""
+
+READ_ONLY_SECONDS = 1.0
+"""
+The shortest time between two searches for a server that takes writes.
+"""
+
+CLOSING_SECONDS = 0.25
+"""
+Time for each link to end when the node is closed, after its commands were answered.
+"""
+
+
+class Node:
+    """
+    A server that is used. Belongs to the loop it was made on.
+
+    Attributes:
+        host: Which one.
+        commands: What is asked of it.
+        listener: What is heard from it.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        options: RedisOptions,
+        prefix: bytes,
+        *,
+        hear: Callable[[str, bytes], None],
+        on_gap: Callable[[str], None],
+        on_state: Callable[[], None],
+        notices: Notices,
+    ) -> None:
+        """
+        Make a node that begins with ``open``.
+
+        Args:
+            host: Where it is.
+            options: The limits.
+            prefix: What the names of channels begin with, before the subject.
+            hear: Called with subject and payload of each message.
+            on_gap: Called with each subject that may have missed messages.
+            on_state: Called when ``connected`` may have changed.
+            notices: Where faults are told.
+        """
+        self.host = host
+        self._options = options
+        self._prefix = prefix
+        self._tell_heard = hear
+        self._tell_gap = on_gap
+        self._on_state = on_state
+        self._notices = notices
+        self._troubles: dict[str, Exception | None] = {}
+        self._probe_subject = PROBE + secrets.token_hex(6)
+        self._probe_heard: asyncio.Future[None] | None = None
+        self._probing: asyncio.Task[None] | None = None
+        self._resolving: asyncio.Task[None] | None = None
+        self._read_only_at = 0.0
+        self._sentinel = Sentinel(host, options.connect_timeout) if host.sentinels else None
+        self._master = host.address
+        self.commands = Commands(
+            host.name, options.command_timeout, options.link_bytes_max, self._on_read_only
+        )
+        self.listener = Listener(
+            host.name, prefix, self._hear, self._on_gap, options.unsubscribe_delay
+        )
+        pause = options.retry_delay_max
+        self._commanding = Keeper(
+            self._open_commands, self.commands, pause, lambda error: self._note("commands", error)
+        )
+        self._listening = Keeper(
+            self._open_listener, self.listener, pause, lambda error: self._note("listener", error)
+        )
+
+    @property
+    def connected(self) -> bool:
+        """
+        Whether messages get through; a break that the first new attempt ends is none.
+        """
+        return len(self._troubles) == 2 and not any(self._troubles.values())
+
+    async def open(self) -> None:
+        """
+        Begin; returns once everything wanted is confirmed, or it is clear that this takes longer.
+
+        Raises:
+            ConfigurationError: It can never work as configured.
+        """
+        # Asked for last, so confirmed last.
+        own = self.listener.subscribe(self._probe_subject)
+        attempts = [self._commanding.start(), self._listening.start()]
+        # Twice as long: where Sentinels are asked first, each step has its own deadline.
+        await asyncio.wait(attempts, timeout=2 * self._options.connect_timeout)
+        for attempt in attempts:
+            error = attempt.result() if attempt.done() else None
+            if isinstance(error, ConfigurationError):
+                raise error
+        if own is not None:
+            own.add_done_callback(_retrieve)
+            if self._listening.link is not None:
+                await asyncio.wait([own], timeout=self._options.connect_timeout)
+            refusal = own.exception() if own.done() else None
+            if refusal is not None:
+                raise ConfigurationError(str(refusal), fault=Fault.LAYER_INVALID)
+        self._probing = asyncio.create_task(self._probe_for_ever())
+
+    async def close(self, timeout: float) -> None:
+        """
+        End after everything was answered, in bounded time.
+        """
+        for task in (self._probing, self._resolving):
+            if task is not None:
+                task.cancel()
+        await self.commands.settle(timeout)
+        self.commands.close()
+        self.listener.close()
+        closing = [self._commanding.close(CLOSING_SECONDS), self._listening.close(CLOSING_SECONDS)]
+        if self._sentinel is not None:
+            closing.append(self._sentinel.close(CLOSING_SECONDS))
+        await asyncio.gather(*closing)
+
+    def abandon(self) -> None:
+        """
+        End the links of a loop that has ended or stands still. From any thread.
+        """
+        for keeper in (self._commanding, self._listening):
+            if keeper.link is not None:
+                keeper.link.abandon()
+        if self._sentinel is not None:
+            self._sentinel.abandon()
+
+    def publish(self, subject: str, payload: bytes) -> asyncio.Future[Any]:
+        """
+        Send a message to whoever listens to a subject. Hot path.
+
+        It is sent again where the answer was lost with a link: receivers know by the numbers
+        on messages what they have heard already.
+        """
+        return self.commands.execute(
+            b"PUBLISH", self._prefix + subject.encode(), payload, repeatable=True
+        )
+
+    def channel(self, subject: str) -> bytes:
+        """
+        Give the name under which Redis knows a subject.
+        """
+        return self._prefix + subject.encode()
+
+    # --- Links -------------------------------------------------------------------------------
+
+    async def _locate(self) -> Address:
+        """
+        Find out where the server is; when it moved, have both links go there.
+        """
+        if self._sentinel is None:
+            return self.host.address
+        master = await self._sentinel.master()
+        if master.name != self._master.name:
+            self._master = master
+            for keeper in (self._commanding, self._listening):
+                if keeper.link is not None and keeper.link.address.name != master.name:
+                    keeper.lose(f"the master is at {master.name} now")
+                keeper.hurry()
+        return self._master
+
+    async def _open_commands(self) -> Link:
+        return await self._open(self.commands.on_reply)
+
+    async def _open_listener(self) -> Link:
+        return await self._open(self.listener.on_reply)
+
+    async def _open(self, on_reply: Callable[[Any], None]) -> Link:
+        address = await self._locate()
+        role = None if self._sentinel is None else b"master"
+        return await open_link(address, on_reply, self._options.connect_timeout, role=role)
+
+    def _note(self, link: str, error: Exception | None) -> None:
+        """
+        Take the news of one link: open, or not to be opened for this reason.
+        """
+        self._troubles[link] = error
+        if error is None:
+            # Where one gets through, the other needs not wait.
+            for keeper in (self._commanding, self._listening):
+                keeper.hurry()
+        else:
+            self.commands.explain(error)
+            self._notices.say("redis", "%s", error)
+        self._on_state()
+
+    def _on_read_only(self) -> None:
+        """
+        Look for the master again, now and then: this server takes no writes any more.
+        """
+        now = asyncio.get_running_loop().time()
+        if now - self._read_only_at < READ_ONLY_SECONDS:
+            return
+        self._read_only_at = now
+        self._notices.say("read only", "redis at %s takes no writes", self._master.name)
+        if self._sentinel is None:
+            # Its name may mean another server by now.
+            self._commanding.lose("the server takes no writes")
+        else:
+            self._resolving = asyncio.create_task(self._resolve())
+
+    async def _resolve(self) -> None:
+        """
+        Ask the Sentinels whether the master is another one.
+        """
+        try:
+            await self._locate()
+        except (ChannelLayerUnavailable, ConfigurationError) as error:
+            self._notices.say("sentinel", "%s", error)
+
+    # --- The probe ---------------------------------------------------------------------------
+
+    async def _probe_for_ever(self) -> None:
+        """
+        Probe now and then.
+        """
+        while True:
+            await asyncio.sleep(self._options.probe_interval)
+            try:
+                await self._probe()
+            except ChannelLayerUnavailable:
+                pass  # The keepers know.
+            except Exception:
+                logger.exception("a connection to Redis could not be probed")
+
+    async def _probe(self) -> None:
+        """
+        See whether a message to ourselves comes back, and give up the listening link if not.
+        """
+        if self._sentinel is not None:
+            await self._resolve()
+        link = self._listening.link
+        if link is None:
+            return
+        self.listener.revive()
+        known = self.listener.subscriptions.get(self._probe_subject)
+        subscribed = known is not None and known.confirmed
+        heard = self._probe_heard = asyncio.get_running_loop().create_future()
+        alive = self.listener.ping()
+        alive.add_done_callback(_retrieve)
+        try:
+            await self.publish(self._probe_subject, b"")
+        except ChannelLayerUnavailable:
+            subscribed = False  # Which says nothing of the listening link.
+        expected = {alive, heard} if subscribed else {alive}
+        _, missing = await asyncio.wait(expected, timeout=self._options.command_timeout)
+        if missing and link is self._listening.link:
+            self._notices.say("probe", "redis at %s: a subscription is dead", link.address.name)
+            link.lose("the subscription is dead")
+
+    def _hear(self, subject: str, payload: bytes) -> None:
+        """
+        Take a message. Hot path.
+        """
+        if subject == self._probe_subject:
+            if self._probe_heard is not None and not self._probe_heard.done():
+                self._probe_heard.set_result(None)
+        else:
+            self._tell_heard(subject, payload)
+
+    def _on_gap(self, subject: str) -> None:
+        if subject != self._probe_subject:
+            self._tell_gap(subject)
+
+
+def _retrieve(future: asyncio.Future[None]) -> None:
+    """
+    Look at a result that nobody may be waiting for any more.
+    """
+    if not future.cancelled():
+        future.exception()
