@@ -99,18 +99,21 @@ class Pair:
         kind: Whether members take messages directly (``broadcast``) or by a Python handler.
         members: How many are in the group.
         rate: Messages per second; 0 is as many as the layer takes.
+        layer: What joins the two.
     """
 
     kind: str
     members: int
     rate: int
+    layer: str = "ipc"
 
     def task(self, side: str) -> Task:
         """
-        Return the task that measures one side: ``publisher`` or ``receiver``.
+        Return the task that measures one side: ``publisher``, ``receiver`` or ``redis`` between.
         """
         options = ("--kind", self.kind, "--members", str(self.members), "--rate", str(self.rate))
-        return Task(f"{side}, {self.name}", side, "pair", options=(*options, *MESSAGE))
+        where = ("--layer", self.layer) if self.layer != "ipc" else ()
+        return Task(f"{side}, {self.name}", side, "pair", options=(*options, *where, *MESSAGE))
 
     @property
     def name(self) -> str:
@@ -118,7 +121,8 @@ class Pair:
         What tells it from other pairs.
         """
         pace = f"{self.rate} a second" if self.rate else "flood"
-        return f"{self.kind}, {self.members:,} members, {pace}"
+        carrier = f"{self.layer}, " if self.layer in CHANNELS_REDIS else ""
+        return f"{carrier}{self.kind}, {self.members:,} members, {pace}"
 
 
 # One rate for all sizes: what a message costs depends on how long the process slept before it.
@@ -128,6 +132,39 @@ PAIRS = (
     Pair("broadcast", 10, 0),
 )
 SIDES = ("publisher", "receiver")
+
+CHANNELS_REDIS = ("channels_redis.core", "channels_redis.pubsub")
+# As many as channels_redis core carries to so many members without falling behind.
+REDIS_RATES = {10: 100, 100: 50, 1000: 10}
+REDIS_SIDES = ("publisher", "redis", "receiver")
+REDIS_PAIRS = (
+    *(
+        pair
+        for members, rate in REDIS_RATES.items()
+        for pair in (
+            Pair("broadcast", members, rate, "redis"),
+            Pair("handler", members, rate, "redis"),
+            *(Pair("handler", members, rate, layer) for layer in CHANNELS_REDIS),
+        )
+    ),
+    # What the publisher of a small group spends at the rate of the large one.
+    Pair("broadcast", 10, REDIS_RATES[1000], "redis"),
+)
+
+
+def beside_pubsub(kind: str, members: int, bar: float | None = None) -> Row:
+    """
+    Return the row that compares what a receiver spends with what channels_redis pub/sub does.
+    """
+    rate = REDIS_RATES[members]
+    return Row(
+        f"redis, {members:,} members, {kind}: receiver, against channels_redis.pubsub",
+        Pair(kind, members, rate, "redis").task("receiver").name,
+        Pair("handler", members, rate, "channels_redis.pubsub").task("receiver").name,
+        "channels_redis.pubsub",
+        bar=bar,
+    )
+
 
 BLOCKS = (
     Block(
@@ -289,6 +326,42 @@ BLOCKS = (
             Row(f"ipc, {pair.name}: {side} per message", pair.task(side).name, "", "us")
             for pair in PAIRS
             for side in SIDES
+        ),
+    ),
+    Block(
+        "redis-broadcast",
+        "delivery",
+        (
+            fan_out("redis", "site-redis", "/broadcast"),
+            fan_out("one process", "site", "/broadcast"),
+            fan_out("floor", "floor"),
+        ),
+        (
+            Row("broadcast through Redis, 1,000 sockets", "redis", "floor", "C", bar=1.7, aim=1.4),
+            Row("the same without Redis", "one process", "floor", "C"),
+        ),
+    ),
+    Block(
+        "redis",
+        "message",
+        tuple(pair.task(side) for pair in REDIS_PAIRS for side in REDIS_SIDES),
+        (
+            # An eighth and a fifteenth, per member of a large group.
+            beside_pubsub("handler", 1000, bar=0.125),
+            beside_pubsub("broadcast", 1000, bar=0.066),
+            *(beside_pubsub(kind, size) for size in (100, 10) for kind in ("handler", "broadcast")),
+            Row(
+                "redis: publisher for 1,000 members, against the same for 10",
+                Pair("broadcast", 1000, REDIS_RATES[1000], "redis").task("publisher").name,
+                Pair("broadcast", 10, REDIS_RATES[1000], "redis").task("publisher").name,
+                "for 10",
+                bar=1.2,
+            ),
+            *(
+                Row(f"redis, {pair.name}: {side} per message", pair.task(side).name, "", "us")
+                for pair in REDIS_PAIRS
+                for side in REDIS_SIDES
+            ),
         ),
     ),
     Block(
