@@ -84,19 +84,19 @@ class _Line:
     A queue that is read here.
 
     Attributes:
-        task: Reads it.
-        stirred: Set when there may be something to do.
-        answered: The last request that was answered.
-        keys: Those of its queue.
         subject: On which pushes make themselves known.
+        keys: Those of the queue, and the one for what this process was given.
+        had: The last request that was answered with messages, unless the server knows that.
+        stirred: Set when there may be something to do.
+        task: Reads it.
     """
 
-    __slots__ = ("answered", "keys", "stirred", "subject", "task")
+    __slots__ = ("had", "keys", "stirred", "subject", "task")
 
-    def __init__(self, queue: str, keys: list[str], answered: int) -> None:
+    def __init__(self, queue: str, keys: list[str], had: int) -> None:
         self.subject = QUEUE + queue
         self.keys = keys
-        self.answered = answered
+        self.had = had
         self.stirred = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
@@ -123,8 +123,9 @@ class RedisQueues:
         self._pushes = count(1)
         self._readers: Readers[_Row] = Readers()
         self._lines: dict[str, _Line] = {}
-        # The last answered requests of queues that were left amid a request.
+        # ``had`` of the queues that were left without a word to the server.
         self._unsettled: dict[str, int] = {}
+        self._ending = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._nodes: Sequence[Node] = ()
         self._locate: Callable[[str], Node] = _nowhere
@@ -139,8 +140,10 @@ class RedisQueues:
             nodes: All servers.
             locate: Gives the one that a subject belongs to.
         """
-        self._abandon_lines()
-        self._loop = asyncio.get_running_loop()
+        for queue, line in self._lines.items():  # Of a loop that has ended without a word.
+            self._unsettled[queue] = line.had
+        self._lines = {}
+        self._loop, self._ending = asyncio.get_running_loop(), False
         self._nodes, self._locate = nodes, locate
         for queue in self._readers.queues:
             self._stir(queue)
@@ -149,30 +152,22 @@ class RedisQueues:
 
     async def end(self, timeout: float) -> None:
         """
-        Leave the running loop, after what is asked for has come, in ``timeout`` seconds at most.
+        Leave the running loop with what was given up put back, in ``timeout`` seconds at most.
 
         Readers go on waiting until the next ``begin``.
         """
-        lines, tasks = list(self._lines.values()), []
-        self._loop = None
-        for line in lines:
+        self._ending = True
+        tasks = [line.task for line in self._lines.values() if line.task is not None]
+        for line in self._lines.values():
             line.stirred.set()
-            if line.task is not None:
-                tasks.append(line.task)
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=timeout)
             for task in late:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
-
-    def _abandon_lines(self) -> None:
-        """
-        Forget what was read on a loop that has ended without a word.
-        """
-        for queue, line in self._lines.items():
-            self._unsettled[queue] = line.answered
-        self._lines = {}
+        if self._ending:  # Else they have begun on another loop meanwhile.
+            self._loop = None
 
     # --- Pushing -----------------------------------------------------------------------------
 
@@ -197,7 +192,7 @@ class RedisQueues:
             ChannelLayerUnavailable: The server has been away for a while.
         """
         node = self._locate(QUEUE + queue)
-        parts = [
+        parts: list[str | bytes | int] = [
             3,
             *keys_of(self._prefix, queue),
             f"{self._process}.{next(self._pushes):x}",
@@ -251,16 +246,13 @@ class RedisQueues:
         """
         Have a queue looked at by its task, which is made if there is none.
         """
-        if self._loop is not asyncio.get_running_loop():
-            return  # It has moved on meanwhile.
+        if self._ending or self._loop is not asyncio.get_running_loop():
+            return  # The next beginning looks at all of them.
         line = self._lines.get(queue)
         if line is None:
-            answered = self._unsettled.pop(queue, None)
-            if answered is None:
-                answered = next(self._requests)  # Whatever was asked for before has come.
             keys = keys_of(self._prefix, queue)
             keys.append(f"{self._prefix}:queue:{{{queue}}}:held:{self._process}")
-            line = self._lines[queue] = _Line(queue, keys, answered)
+            line = self._lines[queue] = _Line(queue, keys, self._unsettled.pop(queue, 0))
             line.task = asyncio.create_task(self._serve(queue, line), name=f"queue {queue}")
         line.stirred.set()
 
@@ -268,35 +260,43 @@ class RedisQueues:
         """
         Be the task of a queue for as long as it has readers here.
         """
-        settled = False
         try:
             self._hear(line)
-            await self._serve_readers(queue, line)
-            settled = True
-        except Exception:
-            logger.exception("the queue %r cannot be read", queue)
+            while not self._ending:
+                try:
+                    await self._serve_readers(queue, line)
+                    break
+                except Exception:  # Who waits must outlive what nobody thought of.
+                    logger.exception("the queue %r cannot be read", queue)
+                    await asyncio.sleep(self._poll)
         finally:
             if self._lines.get(queue) is line:
                 del self._lines[queue]
-                if not settled:
-                    self._unsettled[queue] = line.answered
+                if line.had:
+                    self._unsettled[queue] = line.had
                 with suppress(ChannelLayerUnavailable):
                     self._locate(line.subject).listener.unsubscribe(line.subject)
 
     async def _serve_readers(self, queue: str, line: _Line) -> None:
+        """
+        Give readers what they wait for until there are none for a while, or the queues end.
+        """
         loop = asyncio.get_running_loop()
         leave_at = loop.time() + LINGER_SECONDS
-        while self._loop is loop:
+        while not self._ending:
             line.stirred.clear()
             if queue in self._readers:
                 leave_at = loop.time() + LINGER_SECONDS
             if await self._exchange(queue, line):
                 continue
-            if queue not in self._readers and loop.time() >= leave_at:
-                return
+            if loop.time() >= leave_at:
+                await self._settle(queue, line)
+                if queue not in self._readers:
+                    return
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll):
                     await line.stirred.wait()
+        await self._settle(queue, line)
 
     def _hear(self, line: _Line) -> None:
         """
@@ -320,36 +320,46 @@ class RedisQueues:
         Returns:
             Whether there may be more to do at once.
         """
-        returned = self._readers.returned(queue)[:BATCH_MAX]
-        wanted = min(self._readers.wanted([queue]).get(queue, 0), BATCH_MAX)
+        wanted = self._readers.wanted([queue]).get(queue, 0)
+        returned = _some(self._readers.returned(queue))
         if not (wanted or returned):
             return False
+        left = await self._request(queue, line, min(wanted, BATCH_MAX), returned)
+        return bool(left or self._readers.returned(queue))
+
+    async def _settle(self, queue: str, line: _Line) -> None:
+        """
+        Put back what was given up, and let the server forget what has arrived here.
+        """
+        while (returned := _some(self._readers.returned(queue))) or line.had:
+            await self._request(queue, line, 0, returned)
+
+    async def _request(self, queue: str, line: _Line, wanted: int, returned: list[_Row]) -> int:
+        """
+        Put back and take; hand out what comes, and give how many messages are left.
+        """
         request = next(self._requests)
-        parts: list[str | bytes | int] = [
-            len(line.keys), *line.keys, request, line.answered, wanted, BATCH_BYTES,
-            self._locate(line.subject).channel(line.subject),
-        ]  # fmt: skip
+        parts: list[str | bytes | int] = [len(line.keys), *line.keys]
+        parts += [request, line.had, wanted, BATCH_BYTES]
+        parts.append(self._locate(line.subject).channel(line.subject))
         for row in returned:
             parts += row[1:]
         answer = await self._ask(line, parts)
-        if answer is None:
-            return False
-        line.answered = request
+        line.had = request if len(answer) > 3 else 0
         self._readers.forget_returned(returned)
         left, gone, evicted = (int(number) for number in answer[:3])
         _count_lost(queue, gone, evicted)
         for start in range(3, len(answer), 4):
             self._readers.hand_out(_Row(queue, *answer[start : start + 4]))
-        return bool(left or self._readers.returned(queue))
+        return left
 
-    async def _ask(self, line: _Line, parts: Sequence[str | bytes | int]) -> list[Any] | None:
+    async def _ask(self, line: _Line, parts: Sequence[str | bytes | int]) -> list[Any]:
         """
-        Have a request answered, for as long as it takes; None if the queues end before.
+        Have a request answered, for as long as it takes.
 
         It is the same request each time, so what it takes it takes once.
         """
-        loop = self._loop
-        while self._loop is loop is not None:
+        while True:
             try:
                 node = self._locate(line.subject)
                 answer: list[Any] = await TAKE.run(node.commands, parts, list, repeatable=True)
@@ -358,7 +368,6 @@ class RedisQueues:
                 await asyncio.sleep(min(RETRY_SECONDS, self._poll))
             else:
                 return answer
-        return None
 
     # --- All of them -------------------------------------------------------------------------
 
@@ -381,6 +390,18 @@ class RedisQueues:
                 await asyncio.gather(*unlinked)
                 if cursor == b"0":
                     break
+
+
+def _some(rows: list[_Row]) -> list[_Row]:
+    """
+    Give as many of some messages as are put back at once.
+    """
+    size = 0
+    for number, row in enumerate(rows):
+        if number == BATCH_MAX or size >= BATCH_BYTES:
+            return rows[:number]
+        size += len(row.payload)
+    return rows
 
 
 def _added(queue: str, answer: list[int]) -> None:

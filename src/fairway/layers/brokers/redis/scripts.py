@@ -85,7 +85,7 @@ return {1, gone}
 """
 
 _TAKE = """
--- KEYS order until body held; ARGV request, the last request whose answer came, how many
+-- KEYS order until body held; ARGV request, the last one whose messages came, how many
 -- messages, how many bytes, channel; then id, order, expiry and body of each to put back.
 -- Gives how many are left, had expired, or had lost their body; then messages likewise.
 local request = tonumber(ARGV[1])
@@ -93,12 +93,12 @@ local held = redis.call('LRANGE', KEYS[4], 0, 0)[1]
 if held then
   held = tonumber(held)
   if held == request then return redis.call('LRANGE', KEYS[4], 1, -1) end
-  -- An old request that lay in an old connection, and was repeated since.
+  -- An old one that lay in an old connection, and was repeated since.
   if held > request then return {0, 0, 0} end
 end
-local gone, evicted, put_back = 0, 0, false
-if held and held > tonumber(ARGV[2]) then
-  -- Such a one again: nobody ever got what it took.
+local put_back = false
+if held and held ~= tonumber(ARGV[2]) then
+  -- Such a one that came when nothing was held: nobody ever got what it took.
   local lost = redis.call('LRANGE', KEYS[4], 4, -1)
   for i = 1, #lost, 4 do store(lost[i], lost[i + 1], tonumber(lost[i + 2]), lost[i + 3]) end
   put_back = true
@@ -108,9 +108,9 @@ for i = 6, #ARGV, 4 do
   store(ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3])
   put_back = true
 end
-gone = expire()
+local gone = expire()
 
-local taken, bytes, longest = {}, 0, 0
+local taken, bytes, longest, evicted = {}, 0, 0, 0
 while #taken < 4 * tonumber(ARGV[3]) and bytes < tonumber(ARGV[4]) do
   local first = redis.call('ZPOPMIN', KEYS[1])
   if #first == 0 then break end
