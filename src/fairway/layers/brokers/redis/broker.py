@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 from fairway import metrics
@@ -61,7 +61,7 @@ class RedisBroker(Broker):
         hosts: Sequence[Host],
         options: RedisOptions,
         *,
-        prefix: str,
+        prefix: str | Callable[[], str],
         cipher: Cipher | None = None,
     ) -> None:
         """
@@ -70,13 +70,15 @@ class RedisBroker(Broker):
         Args:
             hosts: The servers, among which subjects are distributed.
             options: The limits.
-            prefix: What the names of channels and keys begin with.
+            prefix: What the names of channels and keys begin with, or what gives it at each
+                start.
             cipher: Encrypts what travels; None to send it as it is.
         """
         super().__init__()
         self._hosts = tuple(hosts)
         self._options = options
-        self._name = prefix
+        self._locate = prefix if callable(prefix) else lambda: prefix
+        self._prefix = self._locate()
         self._cipher = cipher
         self._notices = Notices(logger)
         self._inherited: list[object] = []
@@ -87,12 +89,11 @@ class RedisBroker(Broker):
         Have no node, and nobody waiting.
         """
         self._nodes: list[Node] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._deliver: Deliver = _nobody
         self._on_gap: OnGap = _nobody
         self._on_state: OnState = _nobody
         self._settled = False
-        self.queues = RedisQueues(self._name, self._options.queue_poll)
+        self.queues = RedisQueues(self._prefix, self._options.queue_poll)
         self.connected = False
 
     # --- Where it lives ----------------------------------------------------------------------
@@ -113,13 +114,16 @@ class RedisBroker(Broker):
         self._leave_ended_loop()
         self._deliver, self._on_gap, self._on_state = deliver, on_gap, on_state
         self._settled = False
-        self._loop = asyncio.get_running_loop()
+        prefix = self._locate()
+        if prefix != self._prefix:
+            self._prefix = prefix
+            self.queues = RedisQueues(prefix, self._options.queue_poll)
         nodes = self._nodes = [
             Node(
                 host,
                 self._options,
                 # Pub/sub knows no databases, and settings mean them to separate projects.
-                f"{self._name}/{host.database}:".encode(),
+                f"{self._prefix}/{host.database}:".encode(),
                 hear=self._receive,
                 on_gap=self._pass_on_gap,
                 on_state=self._look_at_state,
@@ -214,7 +218,7 @@ class RedisBroker(Broker):
         """
         Say where it is and under which prefix.
         """
-        return f"redis, {', '.join(host.name for host in self._hosts)}, prefix {self._name}"
+        return f"redis, {', '.join(host.name for host in self._hosts)}, prefix {self._prefix}"
 
     def _node(self, subject: str) -> Node:
         """

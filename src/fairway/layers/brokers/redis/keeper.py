@@ -59,6 +59,8 @@ class Keeper:
         side: Side,
         pause_max: float,
         on_change: Callable[[Exception | None], None],
+        *,
+        tell_lost: bool,
     ) -> None:
         """
         Make a keeper that begins with ``start``.
@@ -69,11 +71,13 @@ class Keeper:
             pause_max: The longest pause between two attempts.
             on_change: Called when a link was opened, with None, and when opening one failed,
                 with the reason.
+            tell_lost: Whether it is called as well when a link ended, before a new attempt.
         """
         self._open_link = open_link
         self._side = side
         self._pause_max = pause_max
         self._on_change = on_change
+        self._tell_lost = tell_lost
         self._task: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
         self.link: Link | None = None
@@ -128,6 +132,8 @@ class Keeper:
                 reason = await asyncio.shield(link.lost)
                 self.link = None
                 self._side.detach(reason)
+                if self._tell_lost:
+                    self._on_change(reason)
                 if loop.time() - began >= STABLE_SECONDS:
                     failures = 0
                     continue

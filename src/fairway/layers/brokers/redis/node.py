@@ -12,6 +12,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fairway.exceptions import ChannelLayerUnavailable, ConfigurationError
@@ -100,17 +101,26 @@ class Node:
             host.name, prefix, self._hear, self._on_gap, options.unsubscribe_delay
         )
         pause = options.retry_delay_max
+        # A link for commands may end while nobody needs it, and is opened anew without a word.
         self._commanding = Keeper(
-            self._open_commands, self.commands, pause, lambda error: self._note("commands", error)
+            self._open_commands,
+            self.commands,
+            pause,
+            partial(self._note, "commands"),
+            tell_lost=False,
         )
         self._listening = Keeper(
-            self._open_listener, self.listener, pause, lambda error: self._note("listener", error)
+            self._open_listener,
+            self.listener,
+            pause,
+            partial(self._note, "listener"),
+            tell_lost=True,
         )
 
     @property
     def connected(self) -> bool:
         """
-        Whether messages get through; a break that the first new attempt ends is none.
+        Whether messages get through.
         """
         return len(self._troubles) == 2 and not any(self._troubles.values())
 
