@@ -13,7 +13,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fairway.exceptions import ConfigurationError
 from fairway.faults import Fault
@@ -21,7 +21,7 @@ from fairway.faults import Fault
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-__all__ = ["Keyring", "make_keyring"]
+__all__ = ["AESCipher"]
 
 NONCE_BYTES = 12
 OVERHEAD_BYTES = 1 + NONCE_BYTES + 16
@@ -30,9 +30,9 @@ By how much a sealed payload is longer, at least.
 """
 
 
-class Keyring:
+class AESCipher:
     """
-    Some keys, of which the first seals and any opens. May be used from any thread.
+    A list of keys, of which the first seals and any opens. May be used from any thread.
 
     To replace a key without a pause: add the new one at the end everywhere, then move it to
     the front everywhere, then remove the old one.
@@ -46,10 +46,15 @@ class Keyring:
 
         Raises:
             ConfigurationError: The library is not installed.
-            ValueError: There is no key, or one is empty or neither text nor bytes.
+            ValueError: It is no list of keys, or one is empty or neither text nor bytes.
         """
+        if isinstance(keys, str | bytes | bytearray) or not isinstance(keys, Sequence):
+            raise ValueError(  # noqa: TRY004 - what channels_redis raises
+                "symmetric_encryption_keys must be a list of keys, even if there is only one, "
+                f"not {type(keys).__name__}"
+            )
         if not keys:
-            raise ValueError("expected at least one key, got none")
+            raise ValueError("symmetric_encryption_keys must hold at least one key")
         aes = _aes()
         self._by_id: dict[int, list[AESGCM]] = {}
         for number, key in enumerate(keys):
@@ -91,27 +96,6 @@ class Keyring:
         raise ValueError("it was changed on its way, or is encrypted with a key not in the list")
 
 
-def make_keyring(keys: Any) -> Keyring | None:
-    """
-    Make what ``symmetric_encryption_keys`` asks for; None where nothing is to be encrypted.
-
-    Raises:
-        ConfigurationError: The library is not installed.
-        ValueError: It is no list of keys.
-    """
-    if keys is None:
-        return None
-    if isinstance(keys, str | bytes | bytearray) or not isinstance(keys, Sequence):
-        raise ValueError(
-            "symmetric_encryption_keys must be a list of keys, even if there is only one, "
-            f"not {type(keys).__name__}"
-        )
-    try:
-        return Keyring(keys) if keys else None
-    except ValueError as error:
-        raise ValueError(f"symmetric_encryption_keys: {error}") from None
-
-
 def _derive(key: object, number: int) -> bytes:
     """
     Make 256 bits of a key as people write it.
@@ -123,7 +107,8 @@ def _derive(key: object, number: int) -> bytes:
         key = key.encode()
     if not isinstance(key, bytes | bytearray) or not key:
         raise ValueError(
-            f"key {number} must be text or bytes, and not empty, not {type(key).__name__}"
+            f"symmetric_encryption_keys[{number}] must be text or bytes, and something, not "
+            f"{'nothing' if isinstance(key, bytes | bytearray) else type(key).__name__}"
         )
     return blake2b(key, digest_size=32, person=b"fairway AES-GCM").digest()
 
