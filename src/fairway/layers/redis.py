@@ -32,6 +32,7 @@ class RedisChannelLayer(ChannelLayer):
     The channel layer of processes on many machines, with Redis between them.
 
     Attributes:
+        prefix: What names in Redis begin with.
         place: Gives the prefix that is really used, each time the layer begins on a loop.
     """
 
@@ -107,9 +108,11 @@ class RedisChannelLayer(ChannelLayer):
             cipher = self._cipher(symmetric_encryption_keys)
         except ValueError as error:
             raise _invalid(str(error)) from None
-        self._prefix = _prefix(prefix, namespace)
+        self.prefix = _prefix(prefix, namespace)
         self.place: Callable[[str], str] = _as_it_is
-        broker = RedisBroker(read, redis, prefix=self._locate, cipher=cipher)
+        broker = RedisBroker(
+            read, redis, prefix=self._locate, project=namespace or "", cipher=cipher
+        )
         super().__init__(
             broker, layer, channel_capacity=channel_capacity, group_expiry=group_expiry
         )
@@ -131,7 +134,7 @@ class RedisChannelLayer(ChannelLayer):
         """
         Give the prefix to begin with.
         """
-        return self.place(self._prefix)
+        return self.place(self.prefix)
 
     def _announce(
         self, on_disconnect: str | None, on_reconnect: str | None, connected: bool

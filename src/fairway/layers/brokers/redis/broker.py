@@ -54,6 +54,10 @@ class Cipher(Protocol):
 class RedisBroker(Broker):
     """
     Reaches the processes that use the same servers with the same prefix.
+
+    Attributes:
+        hosts: The servers, among which subjects are distributed.
+        project: Tells processes of one project from others with the same prefix; may be empty.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class RedisBroker(Broker):
         options: RedisOptions,
         *,
         prefix: str | Callable[[], str],
+        project: str = "",
         cipher: Cipher | None = None,
     ) -> None:
         """
@@ -72,10 +77,12 @@ class RedisBroker(Broker):
             options: The limits.
             prefix: What the names of channels and keys begin with, or what gives it at each
                 start.
+            project: See the attribute.
             cipher: Encrypts what travels; None to send it as it is.
         """
         super().__init__()
-        self._hosts = tuple(hosts)
+        self.hosts = tuple(hosts)
+        self.project = project
         self._options = options
         self._locate = prefix if callable(prefix) else lambda: prefix
         self._prefix = self._locate()
@@ -122,14 +129,14 @@ class RedisBroker(Broker):
             Node(
                 host,
                 self._options,
-                # Pub/sub knows no databases, and settings mean them to separate projects.
-                f"{self._prefix}/{host.database}:".encode(),
+                self.prefix_at(host).encode(),
+                project=self.project,
                 hear=self._receive,
                 on_gap=self._pass_on_gap,
                 on_state=self._look_at_state,
                 notices=self._notices,
             )
-            for host in self._hosts
+            for host in self.hosts
         ]
         for subject in subjects:
             self._node(subject).listener.want(subject)
@@ -214,11 +221,18 @@ class RedisBroker(Broker):
         counted = await node.commands.execute("PUBSUB", "NUMSUB", node.channel(subject))
         return int(counted[1])
 
+    def prefix_at(self, host: Host) -> str:
+        """
+        Give what the names of channels begin with on a server.
+        """
+        # Pub/sub knows no databases, and settings mean them to separate projects.
+        return f"{self._prefix}/{host.database}:"
+
     def describe(self) -> str:
         """
         Say where it is and under which prefix.
         """
-        return f"redis, {', '.join(host.name for host in self._hosts)}, prefix {self._prefix}"
+        return f"redis, {', '.join(host.name for host in self.hosts)}, prefix {self._prefix}"
 
     def _node(self, subject: str) -> Node:
         """

@@ -7,9 +7,11 @@ are accepted and without effect: links keep to ``RedisOptions``. Nothing here co
 
 from __future__ import annotations
 
+import inspect
 from binascii import crc32
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 from redis.asyncio.connection import (
@@ -24,8 +26,8 @@ from redis.exceptions import RedisError
 __all__ = ["Address", "Host", "read_hosts", "shard"]
 
 WITHOUT_EFFECT = frozenset({
-    "connection_class", "decode_responses", "encoding", "encoding_errors", "health_check_interval",
-    "legacy_responses", "max_connections", "parser_class", "protocol", "retry", "retry_on_error",
+    "connection_class", "decode_responses", "driver_info", "encoding", "encoding_errors",
+    "health_check_interval", "legacy_responses", "lib_name", "lib_version", "max_connections", "parser_class", "protocol", "retry", "retry_on_error",
     "retry_on_timeout", "single_connection_client", "socket_connect_timeout", "socket_read_size",
     "socket_timeout", "timeout",
 })  # fmt: skip
@@ -33,7 +35,22 @@ WITHOUT_EFFECT = frozenset({
 What is accepted beside the address and does nothing: every wait and retry is Fairway's own.
 """
 
+SILENT: dict[str, Any] = (
+    {"driver_info": None}
+    if "driver_info" in signature(AbstractConnection.__init__).parameters
+    else {"lib_name": None, "lib_version": None}
+)
+"""
+Keeps redis-py from reading its version from the disk for each connection, to tell the server.
+"""
+
 SHARDS = 4096
+
+# The library would look up its own version, in files, for each connection it makes.
+_takes = inspect.signature(AbstractConnection.__init__).parameters
+ANONYMOUS: dict[str, None] = (
+    {"driver_info": None} if "driver_info" in _takes else {"lib_name": None, "lib_version": None}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +80,10 @@ class Address:
         Make a connection that is not open yet.
         """
         return self.kind(
-            **self.arguments, protocol=2, socket_timeout=None, socket_connect_timeout=None
+            **{**SILENT, **self.arguments},
+            protocol=2,
+            socket_timeout=None,
+            socket_connect_timeout=None,
         )
 
     def at(self, host: str, port: int) -> Address:

@@ -26,13 +26,14 @@ from fairway.layers.brokers.redis.sentinel import Sentinel
 from fairway.layers.notices import Notices
 from fairway.options import RedisOptions
 
-__all__ = ["Node"]
+__all__ = ["PROBE", "Node"]
 
 logger = logging.getLogger("fairway.layers")
 
 PROBE = "probe:"
 """
-What the subject begins with on which a node hears itself.
+What the subject begins with on which a node hears itself; the project's name follows, then
+a dot and a number of its own, so that who uses a prefix at present can be told by its channels.
 """
 
 READ_ONLY_SECONDS = 1.0
@@ -62,6 +63,7 @@ class Node:
         options: RedisOptions,
         prefix: bytes,
         *,
+        project: str,
         hear: Callable[[str, bytes], None],
         on_gap: Callable[[str], None],
         on_state: Callable[[], None],
@@ -74,6 +76,7 @@ class Node:
             host: Where it is.
             options: The limits.
             prefix: What the names of channels begin with, before the subject.
+            project: What the probe tells of who this is; may be empty.
             hear: Called with subject and payload of each message.
             on_gap: Called with each subject that may have missed messages.
             on_state: Called when ``connected`` may have changed.
@@ -87,7 +90,7 @@ class Node:
         self._on_state = on_state
         self._notices = notices
         self._troubles: dict[str, Exception | None] = {}
-        self._probe_subject = PROBE + secrets.token_hex(6)
+        self._probe_subject = f"{PROBE}{project}.{secrets.token_hex(6)}"
         self._probe_heard: asyncio.Future[None] | None = None
         self._probing: asyncio.Task[None] | None = None
         self._resolving: asyncio.Task[None] | None = None

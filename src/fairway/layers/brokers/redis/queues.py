@@ -32,7 +32,7 @@ from fairway.layers.notices import Notices
 if TYPE_CHECKING:
     from fairway.layers.brokers.redis.node import Node
 
-__all__ = ["QUEUE", "RedisQueues"]
+__all__ = ["QUEUE", "RedisQueues", "escape"]
 
 logger = logging.getLogger("fairway.layers")
 
@@ -378,7 +378,7 @@ class RedisQueues:
         Raises:
             ChannelLayerUnavailable: A server is away.
         """
-        pattern = _escape(self._prefix) + ":queue:{*}:*"
+        pattern = escape(self._prefix) + ":queue:{*}:*"
         for node in self._nodes:
             cursor = b"0"
             while True:
@@ -433,7 +433,7 @@ def _count_lost(queue: str, expired: int, evicted: int) -> None:
         )
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """
     Have a text stand for itself in a pattern of Redis.
     """
