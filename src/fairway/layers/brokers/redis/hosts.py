@@ -27,9 +27,10 @@ __all__ = ["Address", "Host", "read_hosts", "shard"]
 
 WITHOUT_EFFECT = frozenset({
     "connection_class", "decode_responses", "driver_info", "encoding", "encoding_errors",
-    "health_check_interval", "legacy_responses", "lib_name", "lib_version", "max_connections", "parser_class", "protocol", "retry", "retry_on_error",
-    "retry_on_timeout", "single_connection_client", "socket_connect_timeout", "socket_read_size",
-    "socket_timeout", "timeout",
+    "health_check_interval", "legacy_responses", "lib_name", "lib_version", "max_connections",
+    "parser_class", "protocol", "retry", "retry_on_error", "retry_on_timeout",
+    "single_connection_client", "socket_connect_timeout", "socket_read_size", "socket_timeout",
+    "timeout",
 })  # fmt: skip
 """
 What is accepted beside the address and does nothing: every wait and retry is Fairway's own.
