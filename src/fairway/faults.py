@@ -166,6 +166,11 @@ class Fault(StrEnum):
     """
     Messages had not left when the process had to end; they are lost.
     """
+    MESSAGE_UNDECIPHERABLE = "fairway.R403"
+    """
+    A message was encrypted with a key that is not known here, not at all, or was changed on its
+    way; it is dropped and counted.
+    """
     ORDER_NOT_SENT = "fairway.R501"
     """
     A login ended, and a process or connection could not be told; its sockets stay until the

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from fairway import metrics
 from fairway.exceptions import ChannelLayerUnavailable
+from fairway.faults import Fault
 from fairway.layers.brokers.base import Broker, Deliver, OnGap, OnState
 from fairway.layers.brokers.redis.hosts import Host, shard
 from fairway.layers.brokers.redis.node import Node
@@ -258,10 +259,7 @@ class RedisBroker(Broker):
             try:
                 payload = self._cipher.open(subject, payload)
             except ValueError as error:
-                metrics.drops.add("undecipherable")
-                self._notices.say(
-                    "undecipherable", "a message of the broker was dropped: %s", error
-                )
+                self._drop("a group", error)
                 return
         self._deliver(subject, payload)
 
@@ -313,8 +311,20 @@ class RedisBroker(Broker):
             try:
                 return self._cipher.open(QUEUE + queue, payload)
             except ValueError as error:
-                metrics.drops.add("undecipherable")
-                logger.warning("a message on %r was dropped: %s", queue, error)
+                self._drop(f"the queue {queue!r}", error)
+
+    def _drop(self, place: str, error: ValueError) -> None:
+        """
+        Count a message that cannot be decrypted, and say so now and then. From any thread.
+        """
+        metrics.drops.add("undecipherable")
+        self._notices.say(
+            "undecipherable",
+            "a message for %s was dropped: %s [%s]",
+            place,
+            error,
+            Fault.MESSAGE_UNDECIPHERABLE,
+        )
 
     async def flush(self) -> None:
         """
