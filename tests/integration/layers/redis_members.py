@@ -24,6 +24,7 @@ from tests.integration.layers.members import Script
 from tests.integration.layers.redis_server import RedisServer
 
 __all__ = [
+    "BACK_SECONDS",
     "PREFIX",
     "QUICK",
     "Chatter",
@@ -36,7 +37,7 @@ __all__ = [
 
 PREFIX = "test"
 
-QUICK = {"connect_timeout": 0.5, "command_timeout": 0.5, "probe_interval": 0.2}
+QUICK: dict[str, Any] = {"connect_timeout": 0.5, "command_timeout": 0.5, "probe_interval": 0.2}
 """
 Options under which a server that does not answer is found out fast.
 """
@@ -97,7 +98,7 @@ async def settled(server: RedisServer, members: Sequence[Script]) -> None:
 
     def subscribed() -> bool:
         found = server.do("PUBSUB", "NUMSUB", *expected)
-        return found[1::2] == list(expected.values())
+        return list(found[1::2]) == list(expected.values())
 
     await until(subscribed)
 
@@ -122,7 +123,7 @@ def assert_whole(members: Sequence[Script], *, breaks: int) -> None:
     for member in members:
         lost = 0
         for heard in member.ear.heard["room"].values():
-            assert not (heard.repeated or heard.torn), heard
+            assert (heard.repeated, heard.torn) == ([], []), heard
             lost += heard.last - heard.first + 1 - heard.count
         numbered = [count for subject, count in member.gaps if count is not None]
         assert sum(numbered) == lost, (member.gaps, lost)
