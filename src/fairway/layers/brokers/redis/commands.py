@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fairway.exceptions import ChannelLayerUnavailable
@@ -61,7 +62,12 @@ class Commands:
     """
 
     def __init__(
-        self, name: str, timeout: float, bytes_max: int, on_read_only: Callable[[], None]
+        self,
+        name: str,
+        timeout: float,
+        bytes_max: int,
+        on_read_only: Callable[[], None],
+        elsewhere: Callable[[str], Commands] | None = None,
     ) -> None:
         """
         Make a line that waits for its first link.
@@ -71,11 +77,13 @@ class Commands:
             timeout: Seconds for a command, waiting for a link included.
             bytes_max: Bytes of commands without a reply.
             on_read_only: Called where the server takes no writes: it is no master any more.
+            elsewhere: Gives the commands to another node of a cluster, by its host and port.
         """
         self._name = name
         self._timeout = timeout
         self._bytes_max = bytes_max
         self._on_read_only = on_read_only
+        self._elsewhere = elsewhere
         self._loop = asyncio.get_running_loop()
         self._link: Link | None = None
         self._sent: deque[_Command] = deque()
@@ -98,8 +106,13 @@ class Commands:
             ChannelLayerUnavailable: There has been no link for a while, or too much waits; as
                 well by what is returned, where the server refuses or does not answer.
         """
+        return self.execute_packed(pack(parts), repeatable)
+
+    def execute_packed(self, packed: bytes, repeatable: bool) -> asyncio.Future[Any]:
+        """
+        Do as ``execute`` with a command as Redis reads it.
+        """
         now = self._loop.time()
-        packed = pack(parts)
         if self._link is None and now > self._patient_until:
             raise ChannelLayerUnavailable(f"redis at {self._name} is away: {self._trouble}")
         if self._bytes and self._bytes + len(packed) > self._bytes_max:
@@ -164,7 +177,7 @@ class Commands:
         self._bytes -= len(command.packed)
         future = command.future
         if isinstance(reply, ReplyError):
-            self._refused(future, str(reply))
+            self._refused(command, str(reply))
         elif not future.done():
             future.set_result(reply)
         if not self._sent:
@@ -192,14 +205,24 @@ class Commands:
         self._patient_until = 0.0
         self._trouble = "the broker was closed"
 
-    def _refused(self, future: asyncio.Future[Any], text: str) -> None:
+    def _refused(self, command: _Command, text: str) -> None:
         """
-        Fail one command as the server refused it.
+        Fail one command as the server refused it, or have another one execute it.
         """
         if text.startswith("READONLY"):
             self._on_read_only()
-        if not future.done():
-            future.set_exception(Refused(self._name, text))
+        if command.future.done():
+            return
+        if text.startswith("MOVED ") and self._elsewhere is not None:
+            try:
+                commands = self._elsewhere(text.split()[2])
+                moved = commands.execute_packed(command.packed, command.repeatable)
+            except ChannelLayerUnavailable as error:
+                command.future.set_exception(error)
+            else:
+                moved.add_done_callback(partial(_pass_on, command.future))
+        else:
+            command.future.set_exception(Refused(self._name, text))
 
     def _fail(self, command: _Command, text: str) -> None:
         """
@@ -234,3 +257,19 @@ class Commands:
     def _tell_idle(self) -> None:
         if self._idle is not None and not self._idle.done() and not (self._sent or self._waiting):
             self._idle.set_result(None)
+
+
+def _pass_on(future: asyncio.Future[Any], moved: asyncio.Future[Any]) -> None:
+    """
+    Answer one future as another was.
+    """
+    if moved.cancelled():
+        future.cancel()
+        return
+    error = moved.exception()
+    if future.done():
+        return
+    if error is None:
+        future.set_result(moved.result())
+    else:
+        future.set_exception(error)

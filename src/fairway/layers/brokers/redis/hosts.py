@@ -10,8 +10,9 @@ from __future__ import annotations
 import inspect
 from binascii import crc32
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from inspect import signature
+from time import monotonic
 from typing import Any
 
 from redis.asyncio.connection import (
@@ -45,6 +46,11 @@ SILENT: dict[str, Any] = (
 Keeps redis-py from reading its version from the disk for each connection, to tell the server.
 """
 
+CONTEXT_SECONDS = 30.0
+"""
+Time that certificates are not read anew.
+"""
+
 SHARDS = 4096
 
 # The library would look up its own version, in files, for each connection it makes.
@@ -63,11 +69,13 @@ class Address:
         name: What people call it; never with a password.
         kind: The class of redis-py that connects there.
         arguments: What that class is given.
+        tls: The context of the connections made last, and until when others share it.
     """
 
     name: str
     kind: type[AbstractConnection]
     arguments: Mapping[str, Any]
+    tls: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def encrypted(self) -> bool:
@@ -80,12 +88,27 @@ class Address:
         """
         Make a connection that is not open yet.
         """
-        return self.kind(
+        made = self.kind(
             **{**SILENT, **self.arguments},
             protocol=2,
             socket_timeout=None,
             socket_connect_timeout=None,
         )
+        if isinstance(made, SSLConnection):
+            self._share_context(made)
+        return made
+
+    def _share_context(self, connection: SSLConnection) -> None:
+        """
+        Have connections made at short intervals share what their files say.
+
+        Reading the authorities that a system trusts takes longer than all else together; what
+        is renewed on the disk is to be found all the same.
+        """
+        now = monotonic()
+        if now >= self.tls.get("until", 0.0):
+            self.tls.update(until=now + CONTEXT_SECONDS, context=connection.ssl_context)
+        connection.ssl_context = self.tls["context"]
 
     def at(self, host: str, port: int) -> Address:
         """

@@ -9,6 +9,7 @@ reply is handed on in order, without a task. A link that ended is never used aga
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, SSLConnection
 from redis.exceptions import (
     AuthenticationError,
     NoPermissionError,
@@ -41,6 +42,9 @@ PASSING_TLS_ERRORS = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 """
 What a server that ends amid a handshake looks like: no mistake in the settings.
 """
+
+
+TLS_FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
 
 class _Ended:
@@ -211,8 +215,9 @@ async def open_link(
             await _greet(connection, role)
         link.take_over(connection)
     except TimeoutError:
+        hint = ". Hint: does that port speak TLS?" if _speaks_tls(address) else ""
         raise ChannelLayerUnavailable(
-            f"redis at {address.name} did not answer within {timeout:g} s (connect_timeout)"
+            f"redis at {address.name} did not answer within {timeout:g} s (connect_timeout){hint}"
         ) from None
     except (RedisError, OSError) as error:
         raise _explain(address, error) from error
@@ -250,19 +255,48 @@ def _explain(address: Address, error: Exception) -> Exception:
     """
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, PASSING_TLS_ERRORS):
-            return ConfigurationError(
-                f"redis at {address.name}: TLS failed: {_tls_reason(cause)}",
-                fault=Fault.LAYER_INVALID,
+            return _mistake(f"redis at {address.name}: TLS failed: {_tls_reason(cause)}")
+        if isinstance(cause, FileNotFoundError | PermissionError) and _speaks_tls(address):
+            named = (address.arguments[name] for name in TLS_FILES if name in address.arguments)
+            return _mistake(
+                f"redis at {address.name}: a file for TLS cannot be read, one of "
+                f"{', '.join(map(str, named))}: {cause.strerror}"
             )
-    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    text = _text(error)
     lasting = isinstance(error, AuthenticationError | NoPermissionError) or (
         isinstance(error, ResponseError) and "DB index" in text
     )
     if lasting:
-        return ConfigurationError(
-            f"redis at {address.name} refuses: {text}", fault=Fault.LAYER_INVALID
+        return _mistake(f"redis at {address.name} refuses: {text}")
+    if any(isinstance(cause, ConnectionResetError) for cause in _causes(error)):
+        text += (
+            "" if address.encrypted else ". Hint: for a port with TLS a URL begins with rediss://"
         )
     return ChannelLayerUnavailable(f"redis at {address.name} cannot be reached: {text}")
+
+
+def _mistake(text: str) -> ConfigurationError:
+    """
+    Make what says that it can never work so.
+    """
+    return ConfigurationError(text, fault=Fault.LAYER_INVALID)
+
+
+def _speaks_tls(address: Address) -> bool:
+    return issubclass(address.kind, SSLConnection)
+
+
+def _text(error: Exception) -> str:
+    """
+    Give an error's own words, those of the system where it has the last one.
+    """
+    text = str(error)
+    for cause in _causes(error):
+        if isinstance(cause, ConnectionError) and cause.errno:
+            text = os.strerror(cause.errno)  # asyncio has words of its own there.
+        elif isinstance(cause, OSError) and cause.strerror:
+            text = cause.strerror
+    return " ".join(text.split()).rstrip(".") or type(error).__name__
 
 
 def _tls_reason(error: ssl.SSLError) -> str:
@@ -277,6 +311,8 @@ def _tls_reason(error: ssl.SSLError) -> str:
     reason = (error.reason or str(error)).replace("_", " ").lower()
     if "wrong version number" in reason or "record layer failure" in reason:
         return f"{reason}. Hint: the port speaks no TLS; a URL without it begins with redis://"
+    if "pem" in reason or "no start line" in reason or "key values mismatch" in reason:
+        return f"{reason}. Hint: look at what ssl_ca_certs, ssl_certfile and ssl_keyfile hold"
     if "certificate required" in reason or "handshake failure" in reason:
         return f"{reason}. Hint: the server asks for ssl_certfile and ssl_keyfile"
     return reason

@@ -41,6 +41,11 @@ READ_ONLY_SECONDS = 1.0
 The shortest time between two searches for a server that takes writes.
 """
 
+OTHERS_MAX = 256
+"""
+Nodes of one cluster that are connected to, each for the queues it has.
+"""
+
 CLOSING_SECONDS = 0.25
 """
 Time for each link to end when the node is closed, after its commands were answered.
@@ -90,6 +95,7 @@ class Node:
         self._on_state = on_state
         self._notices = notices
         self._troubles: dict[str, Exception | None] = {}
+        self._begun = False
         self._probe_subject = f"{PROBE}{project}.{secrets.token_hex(6)}"
         self._probe_heard: asyncio.Future[None] | None = None
         self._probing: asyncio.Task[None] | None = None
@@ -98,8 +104,13 @@ class Node:
         self._sentinel = Sentinel(host, options.connect_timeout) if host.sentinels else None
         self._master = host.address
         self.commands = Commands(
-            host.name, options.command_timeout, options.link_bytes_max, self._on_read_only
+            host.name,
+            options.command_timeout,
+            options.link_bytes_max,
+            self._on_read_only,
+            self._elsewhere,
         )
+        self._others: dict[str, tuple[Commands, Keeper]] = {}
         self.listener = Listener(
             host.name, prefix, self._hear, self._on_gap, options.unsubscribe_delay
         )
@@ -136,6 +147,8 @@ class Node:
         """
         # Asked for last, so confirmed last.
         own = self.listener.subscribe(self._probe_subject)
+        if own is not None:
+            own.add_done_callback(_retrieve)
         attempts = [self._commanding.start(), self._listening.start()]
         # Twice as long: where Sentinels are asked first, each step has its own deadline.
         await asyncio.wait(attempts, timeout=2 * self._options.connect_timeout)
@@ -144,12 +157,12 @@ class Node:
             if isinstance(error, ConfigurationError):
                 raise error
         if own is not None:
-            own.add_done_callback(_retrieve)
             if self._listening.link is not None:
                 await asyncio.wait([own], timeout=self._options.connect_timeout)
             refusal = own.exception() if own.done() else None
             if refusal is not None:
                 raise ConfigurationError(str(refusal), fault=Fault.LAYER_INVALID)
+        self._begun = True
         self._probing = asyncio.create_task(self._probe_for_ever())
 
     async def close(self, timeout: float) -> None:
@@ -163,6 +176,9 @@ class Node:
         self.commands.close()
         self.listener.close()
         closing = [self._commanding.close(CLOSING_SECONDS), self._listening.close(CLOSING_SECONDS)]
+        for commands, keeper in self._others.values():
+            commands.close()
+            closing.append(keeper.close(CLOSING_SECONDS))
         if self._sentinel is not None:
             closing.append(self._sentinel.close(CLOSING_SECONDS))
         await asyncio.gather(*closing)
@@ -171,7 +187,8 @@ class Node:
         """
         End the links of a loop that has ended or stands still. From any thread.
         """
-        for keeper in (self._commanding, self._listening):
+        others = [keeper for _, keeper in self._others.values()]
+        for keeper in (self._commanding, self._listening, *others):
             if keeper.link is not None:
                 keeper.link.abandon()
         if self._sentinel is not None:
@@ -222,6 +239,33 @@ class Node:
         role = None if self._sentinel is None else b"master"
         return await open_link(address, on_reply, self._options.connect_timeout, role=role)
 
+    def _elsewhere(self, place: str) -> Commands:
+        """
+        Give the commands to another node of a cluster, to which keys of queues have led.
+
+        Raises:
+            ChannelLayerUnavailable: There are too many of them.
+        """
+        found = self._others.get(place)
+        if found is not None:
+            return found[0]
+        if len(self._others) >= OTHERS_MAX:
+            raise ChannelLayerUnavailable(f"redis at {self.host.name} has too many nodes")
+        host, _, port = place.rpartition(":")
+        address = self.host.address.at(host or self._master.arguments["host"], int(port))
+        options = self._options
+        commands = Commands(address.name, options.command_timeout, options.link_bytes_max, _nothing)
+        keeper = Keeper(
+            partial(open_link, address, commands.on_reply, options.connect_timeout),
+            commands,
+            options.retry_delay_max,
+            _nothing,
+            tell_lost=False,
+        )
+        self._others[place] = commands, keeper
+        keeper.start()
+        return commands
+
     def _note(self, link: str, error: Exception | None) -> None:
         """
         Take the news of one link: open, or not to be opened for this reason.
@@ -233,7 +277,8 @@ class Node:
                 keeper.hurry()
         else:
             self.commands.explain(error)
-            self._notices.say("redis", "%s", error)
+            if self._begun or not isinstance(error, ConfigurationError):  # Else it is raised.
+                self._notices.say("redis", "%s", error)
         self._on_state()
 
     def _on_read_only(self) -> None:
@@ -321,3 +366,9 @@ def _retrieve(future: asyncio.Future[None]) -> None:
     """
     if not future.cancelled():
         future.exception()
+
+
+def _nothing(*told: object) -> None:
+    """
+    Hear what does not matter here.
+    """
