@@ -16,7 +16,7 @@ from benchmarks.harness.load import drive, holding
 from benchmarks.harness.pair import PEER_LAYERS, Cost, layer_of, measure_pair
 from benchmarks.harness.rows import Block, Row, Task
 from benchmarks.harness.samples import Spread, ratios, rotated
-from benchmarks.harness.subjects import FAIRWAY, PEERS, Server, running
+from benchmarks.harness.subjects import FAIRWAY, PEERS, REDIS_LAYERS, Server, running
 
 __all__ = [
     "MEMORY_UNITS",
@@ -147,7 +147,7 @@ def uses_redis(block: Block) -> bool:
     """
     Tell whether messages go through Redis in a block.
     """
-    return any(task.subject in {"redis", "site-redis"} for task in block.tasks)
+    return any(task.subject == "redis" or task.subject in REDIS_LAYERS for task in block.tasks)
 
 
 def take_sample(task: Task, plan: Plan, cores: Cores, costs: Costs) -> Sample:

@@ -48,7 +48,7 @@ class Row:
         title: What a reader calls it.
         task: The task of the block it is about.
         against: The task it is divided by; empty for the value itself.
-        unit: What the figure counts: C, P, a server of others, KiB, MiB or us.
+        unit: What the figure counts: C, P, a server of others, KiB, MiB or us; x is a ratio.
         bar: The figure that must not be exceeded; None is for information.
         aim: The figure to come to.
         condition: Where the bar counts; None is everywhere.
@@ -150,20 +150,6 @@ REDIS_PAIRS = (
     # What the publisher of a small group spends at the rate of the large one.
     Pair("broadcast", 10, REDIS_RATES[1000], "redis"),
 )
-
-
-def beside_pubsub(kind: str, members: int, bar: float | None = None) -> Row:
-    """
-    Return the row that compares what a receiver spends with what channels_redis pub/sub does.
-    """
-    rate = REDIS_RATES[members]
-    return Row(
-        f"redis, {members:,} members, {kind}: receiver, against channels_redis.pubsub",
-        Pair(kind, members, rate, "redis").task("receiver").name,
-        Pair("handler", members, rate, "channels_redis.pubsub").task("receiver").name,
-        "channels_redis.pubsub",
-        bar=bar,
-    )
 
 
 BLOCKS = (
@@ -329,32 +315,44 @@ BLOCKS = (
         ),
     ),
     Block(
-        "redis-broadcast",
+        "redis",
         "delivery",
         (
-            fan_out("redis", "site-redis", "/broadcast"),
-            fan_out("one process", "site", "/broadcast"),
+            fan_out("broadcast", "site-redis", "/broadcast"),
+            fan_out("handler", "site-redis", "/handler"),
+            fan_out("pubsub", "channels-pubsub", "/handler"),
+            fan_out("core", "channels-core", "/handler"),
+            fan_out("without", "site", "/broadcast"),
             fan_out("floor", "floor"),
         ),
         (
-            Row("broadcast through Redis, 1,000 sockets", "redis", "floor", "C", bar=1.7, aim=1.4),
-            Row("the same without Redis", "one process", "floor", "C"),
+            Row(
+                "broadcast through Redis, 1,000 sockets",
+                "broadcast",
+                "floor",
+                "C",
+                bar=1.7,
+                aim=1.4,
+            ),
+            Row("the same without Redis", "without", "floor", "C"),
+            Row("group message through Redis, a handler per socket", "handler", "floor", "C"),
+            Row("channels_redis pub/sub, uvicorn", "pubsub", "floor", "C"),
+            Row("channels_redis core, uvicorn", "core", "floor", "C"),
+            # A fifteenth and an eighth.
+            Row("broadcast against channels_redis pub/sub", "broadcast", "pubsub", "x", bar=0.066),
+            Row("handlers against channels_redis pub/sub", "handler", "pubsub", "x", bar=0.125),
         ),
     ),
     Block(
-        "redis",
+        "redis-layers",
         "message",
         tuple(pair.task(side) for pair in REDIS_PAIRS for side in REDIS_SIDES),
         (
-            # An eighth and a fifteenth, per member of a large group.
-            beside_pubsub("handler", 1000, bar=0.125),
-            beside_pubsub("broadcast", 1000, bar=0.066),
-            *(beside_pubsub(kind, size) for size in (100, 10) for kind in ("handler", "broadcast")),
             Row(
                 "redis: publisher for 1,000 members, against the same for 10",
                 Pair("broadcast", 1000, REDIS_RATES[1000], "redis").task("publisher").name,
                 Pair("broadcast", 10, REDIS_RATES[1000], "redis").task("publisher").name,
-                "for 10",
+                "x",
                 bar=1.2,
             ),
             *(

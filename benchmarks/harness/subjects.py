@@ -27,7 +27,7 @@ from benchmarks.harness.cores import Cores, pinned
 from benchmarks.harness.peers import environment
 from benchmarks.harness.redis_server import free_port, running_redis
 
-__all__ = ["FAIRWAY", "PEERS", "SERVERS", "Server", "SubjectError", "running"]
+__all__ = ["FAIRWAY", "PEERS", "REDIS_LAYERS", "SERVERS", "Server", "SubjectError", "running"]
 
 SERVERS = HERE / "servers"
 # How Fairway is started; another ASGI server can be named in its place.
@@ -40,13 +40,29 @@ APPLICATIONS = {
     "site-redis": "django_site:application",
     "pages": "page_site:application",
 }
+CHANNELS = (
+    "uvicorn --no-access-log --lifespan off --host 127.0.0.1 --port {port} "
+    "channels_site:application"
+)
 PEERS = {
     "granian": "granian --interface wsgi --workers 1 --host 127.0.0.1 --port {port} page_site:wsgi",
     "gunicorn": "gunicorn -k gthread --threads 4 -b 127.0.0.1:{port} page_site:wsgi",
     "uvicorn": "uvicorn --no-access-log --host 127.0.0.1 --port {port} page_site:application",
+    "channels-core": CHANNELS,
+    "channels-pubsub": CHANNELS,
 }
 """
-Other servers, from an environment of their own, with the site that is served by ``pages``.
+Other servers, from an environment of their own: with the site that is served by ``pages``, or
+with Channels.
+"""
+
+REDIS_LAYERS = {
+    "site-redis": "fairway.layers.RedisChannelLayer",
+    "channels-core": "channels_redis.core.RedisChannelLayer",
+    "channels-pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
+}
+"""
+Who gets a Redis, and which layer there uses it.
 """
 
 WORKERS = {"site-2": 2}
@@ -125,7 +141,8 @@ def running(name: str, cores: Cores, server_command: str = FAIRWAY) -> Iterator[
     variables.pop("DJANGO_SETTINGS_MODULE", None)  # The site brings its own.
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        if name == "site-redis":
+        if name in REDIS_LAYERS:
+            variables["BENCHMARK_LAYER"] = REDIS_LAYERS[name]
             variables["BENCHMARK_REDIS"] = stack.enter_context(running_redis(directory, cores.load))
         with log.open("wb") as output, pinned(cores.server):
             process = subprocess.Popen(

@@ -83,8 +83,12 @@ def test_two_processes_with_a_layer(layer: str, kind: str) -> None:
 
 def test_what_needs_others_is_known() -> None:
     """Only blocks that compare with others install them, and those with Redis name its version."""
-    assert {block.name for block in BLOCKS if uses_peers(block)} == {"pages", "redis"}
-    assert {block.name for block in BLOCKS if uses_redis(block)} == {"redis", "redis-broadcast"}
+    assert {block.name for block in BLOCKS if uses_peers(block)} == {
+        "pages",
+        "redis",
+        "redis-layers",
+    }
+    assert {block.name for block in BLOCKS if uses_redis(block)} == {"redis", "redis-layers"}
     assert re.fullmatch(r"\d+\.\d+\.\d+", redis_version())
 
 
