@@ -25,6 +25,7 @@ class FakeLink:
     def __init__(self) -> None:
         self.written: list[str] = []
         self.lost = ""
+        self.ended = asyncio.Event()
 
     def write(self, data: bytes) -> None:
         """
@@ -39,6 +40,7 @@ class FakeLink:
         Note why it was given up.
         """
         self.lost = reason
+        self.ended.set()
 
 
 class Line:
@@ -167,8 +169,7 @@ async def test_a_silent_server_is_given_up() -> None:
     line = Line(timeout=0.05)
     line.attach()
     late = line.commands.execute("PUBLISH", "a", 1, repeatable=True)
-    while not line.link.lost:
-        await asyncio.sleep(0.001)
+    await line.link.ended.wait()
     assert "command_timeout" in line.link.lost
     line.commands.detach(ChannelLayerUnavailable(line.link.lost))
     with pytest.raises(ChannelLayerUnavailable, match="no answer within"):
