@@ -171,6 +171,11 @@ class Fault(StrEnum):
     A message was encrypted with a key that is not known here, not at all, or was changed on its
     way; it is dropped and counted.
     """
+    LAYER_AWAY = "fairway.R404"
+    """
+    A consumer needed the channel layer while it is away; who could not begin is refused with 503,
+    everybody else stays.
+    """
     ORDER_NOT_SENT = "fairway.R501"
     """
     A login ended, and a process or connection could not be told; its sockets stay until the
