@@ -9,6 +9,7 @@ reply is handed on in order, without a task. A link that ended is never used aga
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -45,6 +46,14 @@ What a server that ends amid a handshake looks like: no mistake in the settings.
 
 
 TLS_FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
+
+
+HUNG_UP = frozenset({
+    os.strerror(errno.ECONNRESET), "Connection closed by server", "the connection was closed",
+})  # fmt: skip
+"""
+What is said of a server that hangs up without a word.
+"""
 
 
 class _Ended:
@@ -268,11 +277,20 @@ def _explain(address: Address, error: Exception) -> Exception:
     )
     if lasting:
         return _mistake(f"redis at {address.name} refuses: {text}")
-    if any(isinstance(cause, ConnectionResetError) for cause in _causes(error)):
-        text += (
-            "" if address.encrypted else ". Hint: for a port with TLS a URL begins with rediss://"
-        )
+    if text in HUNG_UP:
+        text += _hint_after_hanging_up(address)
     return ChannelLayerUnavailable(f"redis at {address.name} cannot be reached: {text}")
+
+
+def _hint_after_hanging_up(address: Address) -> str:
+    """
+    Say what may be wrong with a server that accepts and then hangs up without a word.
+    """
+    if not address.encrypted:
+        return ". Hint: for a port with TLS a URL begins with rediss://"
+    if _speaks_tls(address) and "ssl_certfile" not in address.arguments:
+        return ". Hint: it may ask for ssl_certfile and ssl_keyfile"
+    return ""
 
 
 def _mistake(text: str) -> ConfigurationError:
@@ -311,7 +329,7 @@ def _tls_reason(error: ssl.SSLError) -> str:
     reason = (error.reason or str(error)).replace("_", " ").lower()
     if "wrong version number" in reason or "record layer failure" in reason:
         return f"{reason}. Hint: the port speaks no TLS; a URL without it begins with redis://"
-    if "pem" in reason or "no start line" in reason or "key values mismatch" in reason:
+    if any(words in reason for words in ("pem", "no start line", "mismatch", "no certificate or")):
         return f"{reason}. Hint: look at what ssl_ca_certs, ssl_certfile and ssl_keyfile hold"
     if "certificate required" in reason or "handshake failure" in reason:
         return f"{reason}. Hint: the server asks for ssl_certfile and ssl_keyfile"
