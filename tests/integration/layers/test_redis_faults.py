@@ -218,7 +218,7 @@ async def test_who_has_joined_hears_although_the_subscriber_is_slow() -> None:
             party([server.address], "c") as (sender,),
         ):
             hop.delay = 0.05
-            for number in range(20):
+            for number in range(8):
                 group = f"group-{number}"
                 await member.join([group])
                 await sender.send(group)
@@ -268,6 +268,7 @@ async def test_hostile_bytes_are_dropped_and_counted() -> None:
             assert_whole(members, breaks=0)
 
 
+@pytest.mark.one_loop
 async def test_a_planned_failover_is_followed() -> None:
     """Members go where the Sentinels say, and groups and queues go on there."""
     with (
@@ -278,6 +279,7 @@ async def test_a_planned_failover_is_followed() -> None:
         await follow(sentinel, server, other, planned=True)
 
 
+@pytest.mark.one_loop
 async def test_a_failover_after_a_kill_is_followed() -> None:
     """Members wait for the new master, and are there within a second of its being one."""
     with (
@@ -319,6 +321,7 @@ async def follow(
         assert_whole(members, breaks=1)
 
 
+@pytest.mark.one_loop
 async def test_a_cluster_carries_groups_and_queues() -> None:
     """Members at different nodes of a cluster reach each other, and share its queues."""
     with cluster_of_three() as nodes:
