@@ -262,7 +262,7 @@ class RedisQueues:
         """
         try:
             self._hear(line)
-            while not self._ending:
+            while self._is_served_by(queue, line):
                 try:
                     await self._serve_readers(queue, line)
                     break
@@ -283,7 +283,7 @@ class RedisQueues:
         """
         loop = asyncio.get_running_loop()
         leave_at = loop.time() + LINGER_SECONDS
-        while not self._ending:
+        while self._is_served_by(queue, line) and not self._ending:
             line.stirred.clear()
             if queue in self._readers:
                 leave_at = loop.time() + LINGER_SECONDS
@@ -297,6 +297,12 @@ class RedisQueues:
                 async with asyncio.timeout(self._poll):
                     await line.stirred.wait()
         await self._settle(queue, line)
+
+    def _is_served_by(self, queue: str, line: _Line) -> bool:
+        """
+        Whether a line has a queue, and no other has: that of a loop which stood still is over.
+        """
+        return self._lines.get(queue) is line
 
     def _hear(self, line: _Line) -> None:
         """
@@ -331,7 +337,10 @@ class RedisQueues:
         """
         Put back what was given up, and let the server forget what has arrived here.
         """
-        while (returned := _some(self._readers.returned(queue))) or line.had:
+        while self._is_served_by(queue, line):
+            returned = _some(self._readers.returned(queue))
+            if not (returned or line.had):
+                return
             await self._request(queue, line, 0, returned)
 
     async def _request(self, queue: str, line: _Line, wanted: int, returned: list[_Row]) -> int:
@@ -345,6 +354,8 @@ class RedisQueues:
         for row in returned:
             parts += row[1:]
         answer = await self._ask(line, parts)
+        if not self._is_served_by(queue, line):
+            return 0  # Whoever serves it now gets the same messages.
         line.had = request if len(answer) > 3 else 0
         self._readers.forget_returned(returned)
         left, gone, evicted = (int(number) for number in answer[:3])
@@ -365,6 +376,8 @@ class RedisQueues:
                 answer: list[Any] = await TAKE.run(node.commands, parts, list, repeatable=True)
             except ChannelLayerUnavailable as error:
                 self._notices.say("queues", "queues cannot be read at present: %s", error)
+                if self._loop is not asyncio.get_running_loop():
+                    return []
                 await asyncio.sleep(min(RETRY_SECONDS, self._poll))
             else:
                 return answer
