@@ -351,9 +351,14 @@ def _shut_down(transport: asyncio.Transport) -> None:
     """
     End a transport whose loop is closed, which therefore cannot do it.
     """
-    with suppress(RuntimeError, OSError):
-        transport.abort()
     with suppress(OSError, TypeError, AttributeError, ValueError):
         borrowed = transport.get_extra_info("socket")
         with socket.fromfd(borrowed.fileno(), borrowed.family, borrowed.type) as duplicate:
             duplicate.shutdown(socket.SHUT_RDWR)
+    with suppress(RuntimeError):
+        transport.abort()
+    # asyncio's own way out begins with its loop; what is left of it closes the socket.
+    finish = getattr(transport, "_call_connection_lost", None)
+    if finish is not None:
+        with suppress(RuntimeError):
+            finish(None)
