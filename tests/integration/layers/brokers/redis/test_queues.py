@@ -118,10 +118,12 @@ async def waiting(broker: RedisBroker, number: int = 1) -> list[asyncio.Task[byt
     """
     tasks = [asyncio.create_task(broker.pop("jobs")) for _ in range(number)]
     node = broker.queues._nodes[0]
-    await until(lambda: "queue:jobs" in broker.queues._nodes[0].listener.subscriptions)
-    subscription = node.listener.subscriptions.get("queue:jobs")
-    assert subscription is not None
-    await until(lambda: subscription.confirmed)
+
+    def confirmed() -> bool:
+        subscription = node.listener.subscriptions.get("queue:jobs")
+        return subscription is not None and subscription.confirmed
+
+    await until(confirmed)
     line = broker.queues._lines["jobs"]
     await until(lambda: not line.stirred.is_set())
     await soon(node.commands.execute("PING"))  # What was asked for before is answered.
