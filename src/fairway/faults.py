@@ -176,6 +176,10 @@ class Fault(StrEnum):
     A consumer needed the channel layer while it is away; who could not begin is refused with 503,
     everybody else stays.
     """
+    REDIS_AWAY = "fairway.R405"
+    """
+    A Redis server cannot be reached or refuses; it is tried again until it answers.
+    """
     ORDER_NOT_SENT = "fairway.R501"
     """
     A login ended, and a process or connection could not be told; its sockets stay until the

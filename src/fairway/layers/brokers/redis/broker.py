@@ -27,9 +27,10 @@ __all__ = ["Cipher", "RedisBroker"]
 
 logger = logging.getLogger("fairway.layers")
 
-PARTING_SECONDS = 1.0
+PARTING_SECONDS = 0.75
 """
-Time for what was published to be answered when the broker closes.
+Time for what was published to be answered when the broker closes, and before that for what
+is asked of queues: together less than a hub has to leave its loop.
 """
 
 

@@ -115,6 +115,16 @@ class Keeper:
         if link is not None:
             await link.close(timeout)
 
+    def abandon(self) -> None:
+        """
+        End the link and open none any more: on a loop that stood still, or for one that ended.
+        """
+        link, self.link = self.link, None
+        if link is not None:
+            link.abandon()
+        if self._task is not None and not self._task.get_loop().is_closed():
+            self._task.cancel()
+
     async def _run(self) -> None:
         """
         Be the task.

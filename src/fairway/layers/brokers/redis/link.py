@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import socket
 import ssl
@@ -31,6 +32,8 @@ from fairway.faults import Fault
 from fairway.layers.brokers.redis.hosts import Address
 
 __all__ = ["Link", "ReplyError", "open_link", "pack"]
+
+logger = logging.getLogger("fairway.layers")
 
 ReplyError = hiredis.ReplyError
 
@@ -84,7 +87,7 @@ class Link(asyncio.Protocol):
 
         Args:
             address: Where it leads.
-            on_reply: Called with each reply, errors too, in order; must not raise.
+            on_reply: Called with each reply, errors too, in order.
         """
         self.address = address
         self._loop = asyncio.get_running_loop()
@@ -175,14 +178,16 @@ class Link(asyncio.Protocol):
         """
         Take replies. Hot path: once per read, however many there are.
         """
-        parser = self._parser
-        parser.feed(data)
-        on_reply = self._on_reply
+        parser, on_reply = self._parser, self._on_reply
         try:
+            parser.feed(data)
             while (reply := parser.gets()) is not False:
                 on_reply(reply)
         except hiredis.ProtocolError as error:
-            self.lose(f"what came is no Redis: {error}")
+            self.lose(f"what came is not what Redis says: {error}")
+        except Exception:
+            logger.exception("what redis at %s said could not be taken", self.address.name)
+            self.lose("what it said could not be taken")
 
     def connection_lost(self, error: Exception | None) -> None:
         """

@@ -74,6 +74,7 @@ class Listener:
         if known.confirmed:
             return None
         waiter: asyncio.Future[None] = self._loop.create_future()
+        known.waiters = [one for one in known.waiters if not one.done()]
         known.waiters.append(waiter)
         self._flush_soon()
         return waiter
@@ -163,11 +164,11 @@ class Listener:
         """
         if isinstance(reply, ReplyError):
             self.subscriptions.refuse(Refused(self._name, str(reply)))
-        elif reply == b"PONG" or reply[0] == b"pong":
+        elif reply == b"PONG" or _kind(reply) == b"pong":
             ping = self._pings.pop(0) if self._pings else None
             if ping is not None and not ping.done():
                 ping.set_result(None)
-        elif reply[0] in {b"subscribe", b"unsubscribe"}:
+        elif _kind(reply) in {b"subscribe", b"unsubscribe"}:
             known = self.subscriptions.confirm()
             if known is not None and known.broken:
                 known.broken = False
@@ -200,3 +201,10 @@ class Listener:
         due = self.subscriptions.expire(self._loop.time())
         self._timer = None if due is None else self._loop.call_at(due, self._expire)
         self._flush_soon()
+
+
+def _kind(reply: Any) -> Any:
+    """
+    Give what the first part of a reply says that it is.
+    """
+    return reply[0] if isinstance(reply, list) and reply else None

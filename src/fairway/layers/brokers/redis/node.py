@@ -96,6 +96,7 @@ class Node:
         self._notices = notices
         self._troubles: dict[str, Exception | None] = {}
         self._begun = False
+        self._loop = asyncio.get_running_loop()
         self._probe_subject = f"{PROBE}{project}.{secrets.token_hex(6)}"
         self._probe_heard: asyncio.Future[None] | None = None
         self._probing: asyncio.Task[None] | None = None
@@ -175,24 +176,45 @@ class Node:
         await self.commands.settle(timeout)
         self.commands.close()
         self.listener.close()
-        closing = [self._commanding.close(CLOSING_SECONDS), self._listening.close(CLOSING_SECONDS)]
-        for commands, keeper in self._others.values():
+        closing = [keeper.close(CLOSING_SECONDS) for keeper in self._keepers()]
+        for commands, _ in self._others.values():
             commands.close()
-            closing.append(keeper.close(CLOSING_SECONDS))
         if self._sentinel is not None:
             closing.append(self._sentinel.close(CLOSING_SECONDS))
         await asyncio.gather(*closing)
 
     def abandon(self) -> None:
         """
-        End the links of a loop that has ended or stands still. From any thread.
+        Tell nobody anything any more, and end the links of a loop that has ended or stands still.
+
+        From any thread.
         """
-        others = [keeper for _, keeper in self._others.values()]
-        for keeper in (self._commanding, self._listening, *others):
-            if keeper.link is not None:
-                keeper.link.abandon()
+        self._tell_heard = self._tell_gap = self._on_state = _nothing
+        try:
+            self._loop.call_soon_threadsafe(self._stop)
+        except RuntimeError:
+            self._stop_keepers()
+
+    def _stop(self) -> None:
+        """
+        End at once, on a loop that stood still.
+        """
+        for task in (self._probing, self._resolving):
+            if task is not None:
+                task.cancel()
+        self._stop_keepers()
+        self.commands.close()
+        self.listener.close()
+
+    def _stop_keepers(self) -> None:
+        for keeper in self._keepers():
+            keeper.abandon()
         if self._sentinel is not None:
             self._sentinel.abandon()
+
+    def _keepers(self) -> list[Keeper]:
+        others = [keeper for _, keeper in self._others.values()]
+        return [self._commanding, self._listening, *others]
 
     def publish(self, subject: str, payload: bytes) -> asyncio.Future[Any]:
         """
@@ -278,18 +300,23 @@ class Node:
         else:
             self.commands.explain(error)
             if self._begun or not isinstance(error, ConfigurationError):  # Else it is raised.
-                self._notices.say("redis", "%s", error)
+                self._notices.say("redis", "%s; trying again [%s]", error, Fault.REDIS_AWAY)
         self._on_state()
 
     def _on_read_only(self) -> None:
         """
         Look for the master again, now and then: this server takes no writes any more.
         """
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         if now - self._read_only_at < READ_ONLY_SECONDS:
             return
         self._read_only_at = now
-        self._notices.say("read only", "redis at %s takes no writes", self._master.name)
+        self._notices.say(
+            "read only",
+            "redis at %s takes no writes; looking for the master [%s]",
+            self._master.name,
+            Fault.REDIS_AWAY,
+        )
         if self._sentinel is None:
             # Its name may mean another server by now.
             self._commanding.lose("the server takes no writes")
@@ -303,7 +330,7 @@ class Node:
         try:
             await self._locate()
         except (ChannelLayerUnavailable, ConfigurationError) as error:
-            self._notices.say("sentinel", "%s", error)
+            self._notices.say("sentinel", "%s [%s]", error, Fault.REDIS_AWAY)
 
     # --- The probe ---------------------------------------------------------------------------
 
@@ -332,7 +359,7 @@ class Node:
         self.listener.revive()
         known = self.listener.subscriptions.get(self._probe_subject)
         subscribed = known is not None and known.confirmed
-        heard = self._probe_heard = asyncio.get_running_loop().create_future()
+        heard = self._probe_heard = self._loop.create_future()
         alive = self.listener.ping()
         alive.add_done_callback(_retrieve)
         try:
@@ -342,7 +369,12 @@ class Node:
         expected = {alive, heard} if subscribed else {alive}
         _, missing = await asyncio.wait(expected, timeout=self._options.command_timeout)
         if missing and link is self._listening.link:
-            self._notices.say("probe", "redis at %s: a subscription is dead", link.address.name)
+            self._notices.say(
+                "probe",
+                "redis at %s: a message to itself did not come back; subscribing anew [%s]",
+                link.address.name,
+                Fault.REDIS_AWAY,
+            )
             link.lose("the subscription is dead")
 
     def _hear(self, subject: str, payload: bytes) -> None:
