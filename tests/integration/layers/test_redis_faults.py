@@ -15,14 +15,17 @@ from contextlib import ExitStack
 from time import monotonic
 
 import pytest
+from django.contrib.auth.models import Group
+from django.db.models.signals import post_save
 
-from fairway import metrics
+from fairway import abroadcast, broadcast, metrics
 from fairway.exceptions import ChannelLayerUnavailable
-from fairway.layers import owner
+from fairway.layers import RedisChannelLayer, owner
 from tests.integration.layers.fleet import until
 from tests.integration.layers.members import Script
 from tests.integration.layers.redis_members import (
     BACK_SECONDS,
+    PREFIX,
     QUICK,
     Chatter,
     assert_whole,
@@ -40,6 +43,7 @@ from tests.integration.layers.redis_server import (
     sentinel_server,
 )
 from tests.integration.layers.relay import relay
+from tests.integration.listening import default_layer
 
 pytestmark = pytest.mark.fault
 
@@ -268,6 +272,37 @@ async def test_hostile_bytes_are_dropped_and_counted() -> None:
             assert_whole(members, breaks=0)
 
 
+async def test_one_server_of_several_is_missed_by_its_own_subjects_alone() -> None:
+    """Groups on the servers that are there go on as if nothing had happened."""
+    with redis_server() as first, redis_server() as second:
+        async with party([first.address, second.address], **QUICK) as members:
+            sender, member = members
+            groups = [f"group-{number}" for number in range(12)]
+            await member.join(groups)
+            away = [name for name in groups if second.listeners(channel_of(f"group:{name}"))]
+            here = [name for name in groups if first.listeners(channel_of(f"group:{name}"))]
+            assert away
+            assert here
+            assert len(away) + len(here) == len(groups)
+            second.kill()
+            for group in away:
+                with pytest.raises(ChannelLayerUnavailable):
+                    await sender.send(group)
+            for group in here:
+                last = await sender.send(group, 3)
+                await member.hear(group, {sender.name: last})
+            second.start()
+            begin = monotonic()
+            await until(lambda: all(second.listeners(channel_of(f"group:{name}")) for name in away))
+            assert monotonic() - begin < BACK_SECONDS
+            for group in groups:
+                last = await sender.send(group, 3)
+                await member.hear(group, {sender.name: last})
+            told = {subject for subject, count in member.gaps if count is None}
+            assert told >= {f"group:{name}" for name in away}
+            assert not told & {f"group:{name}" for name in here}
+
+
 @pytest.mark.one_loop
 async def test_a_planned_failover_is_followed() -> None:
     """Members go where the Sentinels say, and groups and queues go on there."""
@@ -344,6 +379,43 @@ async def test_a_cluster_carries_groups_and_queues() -> None:
                 await three.push(queue, [2])
                 await taken.come([1, 2])
                 await taken.end()
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_what_only_broadcasts_never_fails() -> None:
+    """Saving a row, and a request, go on at once without Redis; who asks with ``strict`` learns."""
+
+    def announce(instance: Group, **_: object) -> None:
+        broadcast("room", {"saved": instance.name})
+
+    with redis_server() as server:
+        layer = RedisChannelLayer([server.address], prefix=PREFIX, publish_timeout=2.0, **QUICK)
+        async with default_layer(layer), party([server.address], "a", **QUICK) as (member,):
+            channel = await layer.new_channel()
+            await layer.group_add("room", channel)
+            server.kill()
+            await until(lambda: not layer.broker.connected and not member.layer.broker.connected)
+            lost = metrics.drops.values.get("unavailable", 0)
+            post_save.connect(announce, sender=Group)
+            try:
+                begin = monotonic()
+                await Group.objects.acreate(name="editors")
+                await abroadcast("room", "hello")
+                assert monotonic() - begin < BOUND_SECONDS
+            finally:
+                post_save.disconnect(announce, sender=Group)
+            await until(lambda: metrics.drops.values["unavailable"] == lost + 2)
+            for publish in (
+                abroadcast("room", "hello", strict=True),
+                asyncio.to_thread(broadcast, "room", "hello", strict=True),
+                layer.group_send("room", {"type": "hello"}),
+            ):
+                with pytest.raises(ChannelLayerUnavailable):
+                    await publish
+            server.start()
+            await until(lambda: layer.broker.connected)
+            await abroadcast("room", "back", strict=True)
+            assert (await layer.receive(channel))["text"] == "back"
 
 
 @pytest.mark.one_loop
