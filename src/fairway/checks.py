@@ -240,8 +240,8 @@ def _channel_layers() -> Iterator[checks.CheckMessage]:
                 channel_layers[alias]
             except InvalidChannelLayerError as error:
                 yield checks.Warning(
-                    f"{error}. Whoever uses this layer gets that as an exception; without "
-                    "'default' no server starts.",
+                    f"{error}. Whoever uses this layer gets that as an exception; where it is "
+                    "the 'default' one, no server starts.",
                     hint="Correct CHANNEL_LAYERS.",
                     id="fairway.W004",
                 )
