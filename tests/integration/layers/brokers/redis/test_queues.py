@@ -627,6 +627,41 @@ class TestFaults:
             await broker.close()
         assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
 
+    @pytest.mark.fault
+    async def test_a_server_that_stood_still_gives_each_message_once(self, prefix: str) -> None:
+        """
+        Requests that were given up and sent again are not executed twice when it goes on.
+        """
+        with redis_server() as server:
+            options = RedisOptions(
+                queue_poll=0.05, command_timeout=0.1, connect_timeout=0.1, retry_delay_max=0.05
+            )
+            reader, pusher = (
+                RedisBroker(read_hosts([server.url]), options, prefix=prefix) for _ in range(2)
+            )
+            for broker in (reader, pusher):
+                await broker.start(ignore, ignore, ignore)
+            await push(pusher, *numbers(40))
+            got = await pop(reader, 5)
+            for _ in range(3):
+                readers = [asyncio.create_task(reader.pop("jobs")) for _ in range(5)]
+                server.freeze()
+                with pytest.raises(ChannelLayerUnavailable):
+                    await push(pusher, b"1000")
+                await asyncio.sleep(0.3)  # Until requests lie in several connections.
+                server.thaw()
+                got += await soon(asyncio.gather(*readers))
+            await until(lambda: pusher.connected)
+            await push(pusher, b"end")
+            while (payload := (await pop(reader))[0]) != b"end":
+                got.append(payload)
+            # What nobody knows of, since the answer was given up.
+            maybe = got.count(b"1000")
+            assert [payload for payload in got if payload != b"1000"] == numbers(40)
+            assert maybe <= 3
+            for broker in (reader, pusher):
+                await broker.close()
+
     async def test_a_refused_command_is_told_and_tried_again(
         self, make: Make, redis: RedisServer, prefix: str, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -674,6 +709,36 @@ class TestEncryption:
         assert await pop(reader) == [b"mine"]
         assert metrics.drops.values["undecipherable"] - before == 4
         assert "fairway.R403" in caplog.text
+
+
+class TestSeveralServers:
+    """
+    Hosts among which queues are distributed.
+    """
+
+    async def test_each_queue_is_on_one_of_them(
+        self, make: Make, redis: RedisServer, prefix: str
+    ) -> None:
+        """
+        The same for all processes, and both are used, with all that queues do.
+        """
+        with redis_server() as second:
+            hosts = [redis.url, second.url]
+            one, other = await make(hosts=hosts), await make(hosts=hosts)
+            for number in range(20):
+                queue = f"jobs{number}"
+                task = asyncio.create_task(other.pop(queue))
+                await push(one, b"1", b"2", queue=queue)
+                assert await soon(task) == b"1"
+                assert await pop(one, queue=queue) == [b"2"]
+                await push(one, b"3", queue=queue)
+            assert keys(redis, prefix)
+            assert keys(second, prefix)
+            await one.flush()
+            assert not [key for key in keys(redis, prefix) if b"held" not in key]
+            assert not [key for key in keys(second, prefix) if b"held" not in key]
+            await one.close()
+            await other.close()
 
 
 class TestCluster:
