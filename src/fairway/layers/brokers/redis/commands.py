@@ -91,7 +91,7 @@ class Commands:
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._patient_until = self._loop.time() + timeout
-        self._trouble = "there was no connection yet"
+        self._trouble = f"redis at {name} is not connected yet"
         self._idle: asyncio.Future[None] | None = None
 
     def execute(self, *parts: str | bytes | int, repeatable: bool = False) -> asyncio.Future[Any]:
@@ -114,7 +114,7 @@ class Commands:
         """
         now = self._loop.time()
         if self._link is None and now > self._patient_until:
-            raise ChannelLayerUnavailable(f"redis at {self._name} is away: {self._trouble}")
+            raise ChannelLayerUnavailable(self._trouble)
         if self._bytes and self._bytes + len(packed) > self._bytes_max:
             raise ChannelLayerUnavailable(
                 f"{self._bytes} bytes wait for redis at {self._name} (link_bytes_max)"
@@ -241,7 +241,7 @@ class Commands:
         while self._waiting and self._waiting[0].deadline <= now:
             self._fail(
                 self._waiting.popleft(),
-                f"redis at {self._name} was away for {self._timeout:g} s: {self._trouble}",
+                f"{self._trouble} (waited for {self._timeout:g} s, command_timeout)",
             )
         if self._link is not None and self._sent and self._sent[0].deadline <= now:
             for command in self._sent:

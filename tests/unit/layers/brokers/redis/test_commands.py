@@ -183,10 +183,10 @@ async def test_waiting_for_a_link_is_bounded() -> None:
     """
     line = Line(timeout=0.05)
     line.commands.explain(ChannelLayerUnavailable("connection refused"))
-    with pytest.raises(ChannelLayerUnavailable, match=r"away for 0\.05 s: connection refused"):
+    with pytest.raises(ChannelLayerUnavailable, match=r"^connection refused \(waited for 0\.05 s"):
         await line.commands.execute("A")
     await asyncio.sleep(0.01)
-    with pytest.raises(ChannelLayerUnavailable, match="is away: connection refused"):
+    with pytest.raises(ChannelLayerUnavailable, match="^connection refused$"):
         line.commands.execute("A")
     line.attach()
     line.commands.execute("A")
