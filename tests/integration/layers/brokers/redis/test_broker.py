@@ -118,6 +118,13 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.002)
 
 
+async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
+    """
+    Call what blocks in a thread.
+    """
+    return await soon(asyncio.get_running_loop().run_in_executor(None, function, *args))
+
+
 class TestConnections:
     """
     How many there are, and what is said on them.
@@ -333,12 +340,41 @@ class TestLoops:
 
         thread = threading.Thread(target=live_shortly)
         thread.start()
-        await asyncio.get_running_loop().run_in_executor(None, thread.join)
+        await in_thread(thread.join)
         assert len(server.clients()) == 2
         async with started(broker, "group:a") as (_, heard):
             await until(lambda: len(server.clients()) == 2)
             await done(broker.publish("group:a", b"1"))
             assert await soon(heard.messages.get()) == ("group:a", b"1")
+
+    async def test_a_loop_that_stands_still_is_left(self, server: RedisServer) -> None:
+        """
+        What lived there ends once it goes on, and tells nobody anything until then.
+        """
+        broker, heard_there = make(server), Heard()
+        lives, goes_on = threading.Event(), threading.Event()
+
+        async def stand_still() -> None:
+            await heard_there.begin(broker, "group:a")
+            lives.set()
+            goes_on.wait(10)  # The point: the loop does nothing meanwhile.
+            await asyncio.sleep(0.2)
+
+        thread = threading.Thread(target=asyncio.run, args=(stand_still(),))
+        thread.start()
+        await in_thread(lives.wait)
+        async with started(broker, "group:a") as (_, heard):
+            await done(broker.publish("group:a", b"1"))
+            assert await soon(heard.messages.get()) == ("group:a", b"1")
+            assert len(server.clients()) == 4
+            goes_on.set()
+            await until(lambda: len(server.clients()) == 2)
+            await in_thread(thread.join)
+            await done(broker.publish("group:a", b"2"))
+            assert await soon(heard.messages.get()) == ("group:a", b"2")
+            assert heard_there.messages.empty()
+            assert heard.messages.empty()
+            assert heard.gaps.empty()
 
     async def test_a_child_has_connections_of_its_own(self, server: RedisServer) -> None:
         """

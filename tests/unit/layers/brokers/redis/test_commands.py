@@ -186,7 +186,7 @@ async def test_waiting_for_a_link_is_bounded() -> None:
     with pytest.raises(ChannelLayerUnavailable, match=r"^connection refused \(waited for 0\.05 s"):
         await line.commands.execute("A")
     await asyncio.sleep(0.01)
-    with pytest.raises(ChannelLayerUnavailable, match="^connection refused$"):
+    with pytest.raises(ChannelLayerUnavailable, match=r"^connection refused$"):
         line.commands.execute("A")
     line.attach()
     line.commands.execute("A")
