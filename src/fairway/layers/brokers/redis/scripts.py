@@ -96,17 +96,18 @@ if held then
   -- An old one that lay in an old connection, and was repeated since.
   if held > request then return {0, 0, 0} end
 end
-local put_back = false
+local lost, put_back = {}, #ARGV > 5
 if held and held ~= tonumber(ARGV[2]) then
-  -- Such a one that came when nothing was held: nobody ever got what it took.
-  local lost = redis.call('LRANGE', KEYS[4], 4, -1)
-  for i = 1, #lost, 4 do store(lost[i], lost[i + 1], tonumber(lost[i + 2]), lost[i + 3]) end
+  -- Such a one again, that came when nothing was held: nobody ever got what it took.
+  lost = redis.call('LRANGE', KEYS[4], 4, -1)
   put_back = true
 end
-if held then redis.call('DEL', KEYS[4]) end
+-- First of all that writes, whether or not it is there: a server without memory refuses what
+-- takes some, unless a script has written before. Reading is what makes room again.
+redis.call('DEL', KEYS[4])
+for i = 1, #lost, 4 do store(lost[i], lost[i + 1], tonumber(lost[i + 2]), lost[i + 3]) end
 for i = 6, #ARGV, 4 do
   store(ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3])
-  put_back = true
 end
 local gone = expire()
 

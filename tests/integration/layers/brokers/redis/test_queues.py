@@ -627,6 +627,47 @@ class TestFaults:
             await broker.close()
         assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
 
+    async def test_a_server_without_memory_still_gives_what_it_has(
+        self, make: Make, redis: RedisServer
+    ) -> None:
+        """
+        Pushes raise; what a reader was given and gave up is put back and read again.
+        """
+        broker, other = await make(queue_poll=0.02), await make()
+        await push(broker, *numbers(10))
+        try:
+            redis.set("maxmemory", 1)
+            with pytest.raises(ChannelLayerUnavailable, match="OOM"):
+                await push(broker, b"more")
+            task = asyncio.create_task(broker.pop("jobs"))
+            await given(broker)
+            await cancel(task)
+            assert task.cancelled()
+            await until(lambda: not broker.queues._readers)
+            assert await pop(other, 10) == numbers(10)
+        finally:
+            redis.set("maxmemory", 0)
+        await push(broker, b"more")
+        assert await pop(broker) == [b"more"]
+
+    async def test_a_user_with_few_rights_has_enough(
+        self, redis: RedisServer, prefix: str, make: Make
+    ) -> None:
+        """
+        Those of the documentation, on names with the prefix alone.
+        """
+        rights = (
+            f"resetkeys ~{prefix}:* resetchannels &{prefix}:* &{prefix}/* -@all +@connection "
+            "+@pubsub +@scripting +@sortedset +@hash +@list +@keyspace +time"
+        )
+        redis.do("ACL", "SETUSER", "site", "on", ">secret", *rights.split())
+        host = f"redis://site:secret@127.0.0.1:{redis.port}/0"
+        reader, pusher = await make(hosts=[host]), await make(hosts=[host])
+        [task] = await waiting(reader)
+        await push(pusher, *numbers(3))
+        assert [await soon(task), *await pop(reader, 2)] == numbers(3)
+        await pusher.flush()
+
     @pytest.mark.fault
     async def test_a_server_that_stood_still_gives_each_message_once(self, prefix: str) -> None:
         """
