@@ -9,7 +9,8 @@ What a failure may cost: a push whose answer was lost is not repeated, so whoeve
 ChannelLayerUnavailable does not know whether the message is in the queue; it never is
 there twice. A pop whose answer was lost is repeated and gets the same messages. A process
 that is killed takes with it what its readers had been given. What a server forgets, at a
-restart without persistence or when a replica that lagged behind takes over, is lost.
+restart or when a replica that lagged behind takes over, did not happen: what was pushed
+then is lost, and what was popped then is in the queue again.
 """
 
 from __future__ import annotations
