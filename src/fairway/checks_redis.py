@@ -18,6 +18,7 @@ from typing import Any, cast
 from django.core import checks
 
 from fairway.exceptions import ChannelLayerUnavailable, ConfigurationError
+from fairway.layers import resolving
 from fairway.layers.brokers.redis.broker import RedisBroker
 from fairway.layers.brokers.redis.commands import Commands, Refused
 from fairway.layers.brokers.redis.hosts import Address, Host
@@ -35,7 +36,7 @@ Time for all servers together to be found and to answer.
 
 GRACE_SECONDS = 0.5
 """
-Time on top of it before a resolver that never answers is left alone.
+Time on top of it for their connections to end.
 """
 
 LINKS = 2
@@ -191,9 +192,11 @@ def _ask_all(servers: Sequence[_Server]) -> None:
     """
 
     async def ask_all() -> None:
+        # A name that takes minutes is then left to a daemon, which no end of a loop waits for.
+        resolving.take_over(asyncio.get_running_loop())
         await asyncio.gather(*(_ask(server) for server in servers))
 
-    # A daemon: asyncio.run waits for a resolver of the system, which may take minutes.
+    # A loop may be running in this thread.
     thread = threading.Thread(target=asyncio.run, args=(ask_all(),), daemon=True)
     thread.start()
     thread.join(SECONDS_MAX + GRACE_SECONDS)
