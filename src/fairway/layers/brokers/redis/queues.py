@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fairway import metrics
 from fairway.exceptions import ChannelFull, ChannelLayerUnavailable
+from fairway.faults import Fault
 from fairway.layers.brokers.readers import Readers
 from fairway.layers.brokers.redis.scripts import ADD, TAKE, keys_of
 from fairway.layers.notices import Notices
@@ -237,11 +238,15 @@ class RedisQueues:
         loop = self._loop
         if loop is None:
             return  # The next beginning looks at all of them.
-        with suppress(RuntimeError):  # The loop has ended; so does then.
-            if asyncio.get_running_loop() is loop:
-                self._stir(queue)
-            else:
-                loop.call_soon_threadsafe(self._stir, queue)
+        try:
+            here = asyncio.get_running_loop() is loop
+        except RuntimeError:  # A reader is collected that nobody awaits any more.
+            here = False
+        if here:
+            self._stir(queue)
+            return
+        with suppress(RuntimeError):  # The loop has ended, and the next beginning looks too.
+            loop.call_soon_threadsafe(self._stir, queue)
 
     def _stir(self, queue: str) -> None:
         """
@@ -376,7 +381,9 @@ class RedisQueues:
                 node = self._locate(line.subject)
                 answer: list[Any] = await TAKE.run(node.commands, parts, list, repeatable=True)
             except ChannelLayerUnavailable as error:
-                self._notices.say("queues", "queues cannot be read at present: %s", error)
+                self._notices.say(
+                    "queues", "queues cannot be read at present: %s [%s]", error, Fault.REDIS_AWAY
+                )
                 if self._loop is not asyncio.get_running_loop():
                     return []
                 await asyncio.sleep(min(RETRY_SECONDS, self._poll))

@@ -431,6 +431,21 @@ class TestReaders:
         await push(broker, b"1")
         assert await pop(broker) == [b"1"]
 
+    async def test_a_reader_that_nobody_awaits_any_more_loses_nothing(self, make: Make) -> None:
+        """
+        Collected where no loop runs, what it had been given is put back all the same.
+        """
+        broker = await make()
+        await push(broker, b"1", b"2")
+        readers = [broker.queues.pop("jobs")]
+        waits = readers[0].send(None)
+        assert waits is not None
+        await given(broker)
+        await asyncio.sleep(0)
+        await asyncio.to_thread(readers.clear)
+        del waits
+        assert await pop(broker, 2) == [b"1", b"2"]
+
     async def test_closing_puts_back_what_was_given_up(
         self, make: Make, redis: RedisServer, prefix: str
     ) -> None:
@@ -715,6 +730,7 @@ class TestFaults:
             await push(broker, b"1")
         task = asyncio.create_task(broker.pop("jobs"))
         await until(lambda: "queues cannot be read" in caplog.text)
+        assert "fairway.R405" in caplog.text
         redis.do("DEL", f"{prefix}:queue:{{jobs}}:order")
         await push(broker, b"2")
         assert await soon(task) == b"2"
