@@ -233,6 +233,13 @@ class Node:
         """
         return self._prefix + subject.encode()
 
+    @property
+    def reached(self) -> list[Commands]:
+        """
+        The commands, and those to other nodes of its cluster that keys of queues have led to.
+        """
+        return [self.commands, *(commands for commands, _ in self._others.values())]
+
     # --- Links -------------------------------------------------------------------------------
 
     async def _locate(self) -> Address:

@@ -32,6 +32,7 @@ from fairway.layers.brokers.redis.scripts import ADD, TAKE, keys_of
 from fairway.layers.notices import Notices
 
 if TYPE_CHECKING:
+    from fairway.layers.brokers.redis.commands import Commands
     from fairway.layers.brokers.redis.node import Node
 
 __all__ = ["QUEUE", "RedisQueues", "escape"]
@@ -394,23 +395,29 @@ class RedisQueues:
 
     async def flush(self) -> None:
         """
-        Throw away every message of every queue.
+        Throw away every message of every queue, on all nodes of a cluster that were used so far.
 
         Raises:
             ChannelLayerUnavailable: A server is away.
         """
+        await asyncio.gather(
+            *(self._empty(commands) for node in self._nodes for commands in node.reached)
+        )
+
+    async def _empty(self, commands: Commands) -> None:
+        """
+        Throw away what one server has.
+        """
         pattern = escape(self._prefix) + ":queue:{*}:*"
-        for node in self._nodes:
-            cursor = b"0"
-            while True:
-                cursor, keys = await node.commands.execute(
-                    "SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT, repeatable=True
-                )
-                # One by one, since those of a cluster may be told apart by their slots.
-                unlinked = [node.commands.execute("DEL", key, repeatable=True) for key in keys]
-                await asyncio.gather(*unlinked)
-                if cursor == b"0":
-                    break
+        cursor = b"0"
+        while True:
+            cursor, keys = await commands.execute(
+                "SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT, repeatable=True
+            )
+            # One by one, since a cluster would refuse several of different slots.
+            await asyncio.gather(*(commands.execute("DEL", key, repeatable=True) for key in keys))
+            if cursor == b"0":
+                return
 
 
 def _some(rows: list[_Row]) -> list[_Row]:

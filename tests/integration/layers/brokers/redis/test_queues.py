@@ -804,7 +804,7 @@ class TestCluster:
     """
 
     @pytest.mark.fault
-    async def test_queues_work_on_a_cluster(self, make: Make) -> None:
+    async def test_queues_work_on_a_cluster(self, make: Make, prefix: str) -> None:
         """
         Whichever node a process asks, and whichever holds the queue.
         """
@@ -819,6 +819,9 @@ class TestCluster:
                 with pytest.raises(ChannelFull):
                     await push(other, b"3", queue=queue, capacity=1)
                 assert await pop(one, queue=queue) == [b"2"]
+                await push(one, b"3", queue=queue)
+            assert all(keys(node, prefix) for node in nodes)
             await one.flush()
+            assert not [key for node in nodes for key in keys(node, prefix) if b"held" not in key]
             await one.close()
             await other.close()
