@@ -445,6 +445,9 @@ class Hub:
         try:
             await asyncio.shield(confirmation)
         except BaseException:
+            task = asyncio.current_task()
+            if confirmation.cancelled() and not (task and task.cancelling()):
+                return  # All have left meanwhile, this one too: there is nothing to wait for.
             # By way of the owner: the hub may have moved to another loop meanwhile.
             self.owner.enter(self.leave, group, channel)
             raise

@@ -103,7 +103,8 @@ class World:
             self.server.kill()
             self.server.start()
         elif deed == "join":
-            await member.join([group])
+            # Not by way of ``join``, whose own tasks would come behind what follows.
+            await member.layer.group_add(group, member.channel)
         elif deed == "leave":
             await member.leave([group])
         elif deed == "send":
