@@ -304,56 +304,59 @@ async def test_one_server_of_several_is_missed_by_its_own_subjects_alone() -> No
 
 
 @pytest.mark.one_loop
-async def test_a_planned_failover_is_followed() -> None:
-    """Members go where the Sentinels say, and groups and queues go on there."""
+@pytest.mark.parametrize("how", ["planned", "killed", "frozen"])
+async def test_a_failover_is_followed(how: str) -> None:
+    """Members go where the Sentinels say, and are there within a second of its being so."""
     with (
         redis_server() as server,
         redis_server(replicaof=replica_of(server)) as other,
         sentinel_server(server) as sentinel,
     ):
-        await follow(sentinel, server, other, planned=True)
-
-
-@pytest.mark.one_loop
-async def test_a_failover_after_a_kill_is_followed() -> None:
-    """Members wait for the new master, and are there within a second of its being one."""
-    with (
-        redis_server() as server,
-        redis_server(replicaof=replica_of(server)) as other,
-        sentinel_server(server) as sentinel,
-    ):
-        await follow(sentinel, server, other, planned=False)
+        # The first one to be asked is gone.
+        sentinels = [("127.0.0.1", free_port()), sentinel.address]
+        hosts = [{"sentinels": sentinels, "master_name": "mymaster"}]
+        async with party(hosts, **QUICK) as members:
+            await follow(members, sentinel, server, other, how)
 
 
 async def follow(
-    sentinel: RedisServer, server: RedisServer, other: RedisServer, *, planned: bool
+    members: list[Script],
+    sentinel: RedisServer,
+    server: RedisServer,
+    other: RedisServer,
+    how: str,
 ) -> None:
     """
     Have a replica take over from a master, and show that the members take part.
     """
-    hosts = [{"sentinels": [sentinel.address], "master_name": "mymaster"}]
-    async with party(hosts, **QUICK) as members:
-        taken = Jobs(members[1])
-        assert len(server.clients()) == 4 + 2  # What the Sentinel has there is two more.
-        async with Chatter(members[0]) as chatter:
+    place = [str(part).encode() for part in other.address]
+    asked = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")
+    taken = Jobs(members[1])
+    assert len(server.clients()) == 2 * len(members) + 2  # Two are the Sentinel's.
+    async with Chatter(members[0]) as chatter:
+        await chatter.heard_by(members)
+        await members[0].push("jobs", [1])
+        await taken.come([1])
+        if how == "planned":
+            fail_over(sentinel)
+        elif how == "killed":
+            server.kill()
+        else:
+            server.freeze()
+        await until(lambda: other.info("replication")["role"] == "master")
+        await until(lambda: sentinel.do(*asked) == place)
+        await back_after(other, members)
+        await chatter.heard_by(members)
+        if how == "frozen":
+            # It takes itself for the master until it is told otherwise.
+            server.thaw()
+            await until(lambda: server.info("replication")["role"] == "slave")
             await chatter.heard_by(members)
-            await members[0].push("jobs", [1])
-            await taken.come([1])
-            if planned:
-                fail_over(sentinel)
-            else:
-                server.kill()
-            await until(lambda: other.info("replication")["role"] == "master")
-            place = [str(part).encode() for part in other.address]
-            asked = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")
-            await until(lambda: sentinel.do(*asked) == place)
-            await back_after(other, members)
-            await chatter.heard_by(members)
-            await members[0].push("jobs", [2])
-            await taken.come([1, 2])
-        await taken.end()
-        assert chatter.slowest < BOUND_SECONDS
-        assert_whole(members, breaks=1)
+        await members[0].push("jobs", [2])
+        await taken.come([1, 2])
+    await taken.end()
+    assert chatter.slowest < BOUND_SECONDS
+    assert_whole(members, breaks=1)
 
 
 @pytest.mark.one_loop
