@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-from fairway.exceptions import ConfigurationError
+from fairway.exceptions import ConfigurationError, InvalidChannelLayerError
 from fairway.faults import Fault
 from fairway.layers.base import Capacities
 from fairway.layers.codec import sort
@@ -81,7 +81,8 @@ class RedisChannelLayer(ChannelLayer):
             limits: Other fields of ``LayerOptions``, and those of ``RedisOptions``.
 
         Raises:
-            ConfigurationError: A library is missing, or a value cannot be used.
+            ConfigurationError: A library is missing, or an option is out of bounds.
+            InvalidChannelLayerError: An argument is none of its kind; a ValueError, too.
         """
         try:
             from fairway.layers.brokers.redis.broker import RedisBroker
@@ -124,8 +125,8 @@ class RedisChannelLayer(ChannelLayer):
         """
         Give what encrypts with these keys, None without any.
         """
-        if not keys:
-            return None
+        if keys is None or (isinstance(keys, list | tuple) and not keys):
+            return None  # And not for an empty text, which is a variable that nobody has set.
         from fairway.layers.crypto import AESCipher
 
         return AESCipher(keys)
@@ -158,11 +159,11 @@ def _prefix(prefix: str | None, namespace: str | None) -> str:
     return prefix
 
 
-def _invalid(text: str) -> ConfigurationError:
+def _invalid(text: str) -> InvalidChannelLayerError:
     """
-    Make what says that an argument cannot be used.
+    Make what says that an argument cannot be used: a ValueError, as with channels_redis.
     """
-    return ConfigurationError(text, fault=Fault.LAYER_INVALID)
+    return InvalidChannelLayerError(text)
 
 
 def _as_it_is(prefix: str) -> str:

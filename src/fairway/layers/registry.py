@@ -153,7 +153,7 @@ class ChannelLayerManager:
             config = _with_url(config)
         try:
             layer = backend(**{**_given_options(backend), **config})
-        except (TypeError, ConfigurationError) as error:
+        except (TypeError, ConfigurationError, InvalidChannelLayerError) as error:
             raise InvalidChannelLayerError(f"CONFIG of {name}: {error}") from error
         if isinstance(layer, IPCChannelLayer):
             layer.place = place

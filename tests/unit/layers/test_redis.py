@@ -154,6 +154,7 @@ def test_options() -> None:
         ({"prefix": 5}, "prefix must be text, not 5"),
         ({"serializer_format": "pickle"}, "serializer_format must be one of json, msgpack"),
         ({"symmetric_encryption_keys": "secret"}, "must be a list of keys"),
+        ({"symmetric_encryption_keys": ""}, "must be a list of keys"),
         ({"on_disconnect": print}, "on_disconnect must be the type of a message"),
         ({"probe_interval": 0}, "probe_interval must be between"),
         ({"prob_interval": 5}, "unknown option 'prob_interval'"),
@@ -166,6 +167,15 @@ def test_mistakes(config: dict[str, Any], says: str) -> None:
     """
     with configured(**config), pytest.raises(InvalidChannelLayerError, match=re.escape(says)):
         get_channel_layer()
+
+
+@pytest.mark.parametrize("config", [{"hosts": "redis://a"}, {"symmetric_encryption_keys": "a"}])
+def test_a_text_instead_of_a_list_is_a_value_error(config: dict[str, Any]) -> None:
+    """
+    As with channels_redis, for those who make a layer by themselves.
+    """
+    with pytest.raises(ValueError, match="must be a list"):
+        RedisChannelLayer(**config)
 
 
 @pytest.mark.parametrize("library", ["redis", "hiredis"])
