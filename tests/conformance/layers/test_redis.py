@@ -4,6 +4,7 @@ The channel layer over Redis keeps what every layer promises, between two broker
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from fairway.layers import RedisChannelLayer
 from fairway.layers.brokers.redis import RedisBroker
 from fairway.layers.hub import GROUP
-from fairway.testing.conformance import BrokeredLayerConformance
+from fairway.testing.conformance import ServedLayerConformance
 from tests.conformance.layers.under_server import UnderServer
 from tests.integration.layers.redis_server import RedisServer, redis_server
 
@@ -31,12 +32,15 @@ def server() -> Iterator[RedisServer]:
         yield server
 
 
-class TestRedisWithoutServer(BrokeredLayerConformance):
+class TestRedisWithoutServer(ServedLayerConformance):
     """
     All hubs live on the thread fairway-io, each with its own connections.
     """
 
-    config: dict[str, Any] = {}  # noqa: RUF012 - changed by no one
+    config: dict[str, Any] = {  # noqa: RUF012 - changed by no one
+        "connect_timeout": 0.5,
+        "command_timeout": 0.5,
+    }
 
     @pytest.fixture(autouse=True)
     def _server(self, server: RedisServer) -> None:
@@ -74,6 +78,25 @@ class TestRedisWithoutServer(BrokeredLayerConformance):
         for made in self.made:
             await made.close()
 
+    async def take_away(self) -> None:
+        """
+        Kill the server.
+        """
+        await asyncio.to_thread(self.server.kill)
+
+    async def bring_back(self) -> None:
+        """
+        Start it again, empty.
+        """
+        await asyncio.to_thread(self.server.start)
+
+    async def cut_off(self) -> None:
+        """
+        End all connections.
+        """
+        clients = await asyncio.to_thread(self.server.clients)
+        await asyncio.to_thread(self.server.cut, *clients)
+
     async def inject(self, layer: Any, group: str, data: bytes) -> None:
         """
         Have another process publish the bytes.
@@ -94,4 +117,4 @@ class TestRedisEncrypted(TestRedisWithoutServer):
     What Redis gets to see is encrypted.
     """
 
-    config = {"symmetric_encryption_keys": ["a secret"]}  # noqa: RUF012 - changed by no one
+    config = {**TestRedisWithoutServer.config, "symmetric_encryption_keys": ["a secret"]}  # noqa: RUF012 - changed by no one

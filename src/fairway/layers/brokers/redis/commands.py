@@ -17,7 +17,7 @@ from typing import Any
 from fairway.exceptions import ChannelLayerUnavailable
 from fairway.layers.brokers.redis.link import Link, ReplyError, pack
 
-__all__ = ["Commands", "Refused"]
+__all__ = ["PAUSE_SECONDS", "Commands", "Refused"]
 
 PAUSE_SECONDS = 0.01
 """

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from fairway.exceptions import ChannelLayerUnavailable
-from fairway.layers.brokers.redis.commands import Refused
+from fairway.layers.brokers.redis.commands import PAUSE_SECONDS, Refused
 from fairway.layers.brokers.redis.link import Link, ReplyError, pack
 from fairway.layers.brokers.redis.subscriptions import Subscriptions
 
@@ -41,7 +42,9 @@ class Listener:
         prefix: bytes,
         hear: Callable[[str, bytes], None],
         on_gap: Callable[[str], None],
+        *,
         delay: float,
+        timeout: float,
     ) -> None:
         """
         Make a listener that waits for its first link.
@@ -52,6 +55,7 @@ class Listener:
             hear: Called with subject and payload of each message.
             on_gap: Called with each subject that may have missed messages.
             delay: Seconds that a subject nobody wants is still subscribed to.
+            timeout: Seconds that a confirmation is waited for, that of a link included.
         """
         self.subscriptions = Subscriptions()
         self._name = name
@@ -60,7 +64,13 @@ class Listener:
         self._hear = hear
         self._on_gap = on_gap
         self._delay = delay
+        self._timeout = timeout
+        self._deadlines: deque[tuple[float, asyncio.Future[None]]] = deque()
+        self._deadline_timer: asyncio.TimerHandle | None = None
+        self._trouble = f"redis at {name} is not connected yet"
         self._loop = asyncio.get_running_loop()
+        self._answered_at = self._loop.time()
+        self._patient_until = self._answered_at + timeout
         self._link: Link | None = None
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -69,13 +79,24 @@ class Listener:
     def subscribe(self, subject: str) -> asyncio.Future[None] | None:
         """
         Want a subject; None if it is confirmed already, else what is done once it is.
+
+        What is returned raises ChannelLayerUnavailable after a time, or at once where there has
+        been no link for a while.
         """
         known = self.subscriptions.want(subject)
         if known.confirmed:
             return None
+        now = self._loop.time()
         waiter: asyncio.Future[None] = self._loop.create_future()
+        if self._link is None and now > self._patient_until:
+            # Wanted all the same, until its user takes that back.
+            waiter.set_exception(ChannelLayerUnavailable(self._trouble))
+            return waiter
         known.waiters = [one for one in known.waiters if not one.done()]
         known.waiters.append(waiter)
+        self._deadlines.append((now + self._timeout, waiter))
+        if self._deadline_timer is None:
+            self._deadline_timer = self._loop.call_later(self._timeout, self._look_at_deadlines)
         self._flush_soon()
         return waiter
 
@@ -99,6 +120,7 @@ class Listener:
         Have a link, and ask on it for everything wanted.
         """
         self._link = link
+        self._answered_at = self._loop.time()
         self.subscriptions.begin()
         self._flush()
 
@@ -107,10 +129,18 @@ class Listener:
         Have no link any more.
         """
         self._link = None
+        self._patient_until = self._loop.time() + self._timeout
+        self._trouble = str(error)
         pings, self._pings = self._pings, []
         for ping in pings:
             if not ping.done():
                 ping.set_exception(error)
+
+    def explain(self, error: Exception) -> None:
+        """
+        Remember why there is no link.
+        """
+        self._trouble = str(error)
 
     def ping(self) -> asyncio.Future[None]:
         """
@@ -138,9 +168,10 @@ class Listener:
         error = ChannelLayerUnavailable("the broker was closed")
         self.detach(error)
         self.subscriptions.close(error)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._deadline_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._deadline_timer = None
 
     def on_reply(self, reply: Any) -> None:
         """
@@ -162,6 +193,7 @@ class Listener:
         """
         Take an answer to something that was written.
         """
+        self._answered_at = self._loop.time()
         if isinstance(reply, ReplyError):
             self.subscriptions.refuse(Refused(self._name, str(reply)))
         elif reply == b"PONG" or _kind(reply) == b"pong":
@@ -193,6 +225,32 @@ class Listener:
         ):
             channels = (self._prefix + subject.encode() for subject in subjects)
             self._link.write(pack((b"SUBSCRIBE" if subscribes else b"UNSUBSCRIBE", *channels)))
+
+    def _look_at_deadlines(self) -> None:
+        """
+        Have nobody wait any longer; a link without any answer for as long is none.
+        """
+        now = self._loop.time()
+        late = False
+        while self._deadlines and self._deadlines[0][0] <= now:
+            waiter = self._deadlines.popleft()[1]
+            if not waiter.done():
+                late = True
+                waiter.set_exception(
+                    ChannelLayerUnavailable(
+                        f"redis at {self._name} did not confirm a subscription within "
+                        f"{self._timeout:g} s (command_timeout)"
+                        if self._link is not None
+                        else f"{self._trouble} (waited for {self._timeout:g} s, command_timeout)"
+                    )
+                )
+        if late and self._link is not None and now - self._answered_at >= self._timeout:
+            self._link.lose(f"no answer within {self._timeout:g} s (command_timeout)")
+        self._deadline_timer = None
+        if self._deadlines:
+            self._deadline_timer = self._loop.call_at(
+                max(self._deadlines[0][0], now + PAUSE_SECONDS), self._look_at_deadlines
+            )
 
     def _expire(self) -> None:
         """

@@ -17,7 +17,7 @@ from typing import Any
 
 from fairway.exceptions import ChannelLayerUnavailable, ConfigurationError
 from fairway.faults import Fault
-from fairway.layers.brokers.redis.commands import Commands
+from fairway.layers.brokers.redis.commands import Commands, Refused
 from fairway.layers.brokers.redis.hosts import Address, Host
 from fairway.layers.brokers.redis.keeper import Keeper
 from fairway.layers.brokers.redis.link import Link, open_link
@@ -113,7 +113,12 @@ class Node:
         )
         self._others: dict[str, tuple[Commands, Keeper]] = {}
         self.listener = Listener(
-            host.name, prefix, self._hear, self._on_gap, options.unsubscribe_delay
+            host.name,
+            prefix,
+            self._hear,
+            self._on_gap,
+            delay=options.unsubscribe_delay,
+            timeout=options.command_timeout,
         )
         pause = options.retry_delay_max
         # A link for commands may end while nobody needs it, and is opened anew without a word.
@@ -161,7 +166,7 @@ class Node:
             if self._listening.link is not None:
                 await asyncio.wait([own], timeout=self._options.connect_timeout)
             refusal = own.exception() if own.done() else None
-            if refusal is not None:
+            if isinstance(refusal, Refused):
                 raise ConfigurationError(str(refusal), fault=Fault.LAYER_INVALID)
         self._begun = True
         self._probing = asyncio.create_task(self._probe_for_ever())
@@ -306,6 +311,7 @@ class Node:
                 keeper.hurry()
         else:
             self.commands.explain(error)
+            self.listener.explain(error)
             if self._begun or not isinstance(error, ConfigurationError):  # Else it is raised.
                 self._notices.say("redis", "%s; trying again [%s]", error, Fault.REDIS_AWAY)
         self._on_state()
