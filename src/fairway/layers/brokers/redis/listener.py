@@ -200,7 +200,7 @@ class Listener:
             ping = self._pings.pop(0) if self._pings else None
             if ping is not None and not ping.done():
                 ping.set_result(None)
-        elif _kind(reply) in {b"subscribe", b"unsubscribe"}:
+        elif _kind(reply) in (b"subscribe", b"unsubscribe"):
             known = self.subscriptions.confirm()
             if known is not None and known.broken:
                 known.broken = False
