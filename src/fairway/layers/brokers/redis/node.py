@@ -271,7 +271,14 @@ class Node:
     async def _open(self, on_reply: Callable[[Any], None]) -> Link:
         address = await self._locate()
         role = None if self._sentinel is None else b"master"
-        return await open_link(address, on_reply, self._options.connect_timeout, role=role)
+        link = await open_link(address, on_reply, self._options.connect_timeout, role=role)
+        if self._sentinel is not None and address.name != self._master.name:
+            # One that stood still while another took over believes itself the master for a while.
+            link.lose("the master moved")
+            raise ChannelLayerUnavailable(
+                f"the master is at {self._master.name} now, and not at {address.name}"
+            )
+        return link
 
     def _elsewhere(self, place: str) -> Commands:
         """
