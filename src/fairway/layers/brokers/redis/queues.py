@@ -363,12 +363,14 @@ class RedisQueues:
         answer = await self._ask(line, parts)
         if not self._is_served_by(queue, line):
             return 0  # Whoever serves it now gets the same messages.
-        line.had = request if len(answer) > 3 else 0
-        self._readers.forget_returned(returned)
         left, gone, evicted = (int(number) for number in answer[:3])
+        rows = [_Row(queue, *answer[start : start + 4]) for start in range(3, len(answer), 4)]
+        # From here on they are in hand here, and nothing may fail before they are handed out.
+        line.had = request if rows else 0
+        self._readers.forget_returned(returned)
+        for row in rows:
+            self._readers.hand_out(row)
         _count_lost(queue, gone, evicted)
-        for start in range(3, len(answer), 4):
-            self._readers.hand_out(_Row(queue, *answer[start : start + 4]))
         return left
 
     async def _ask(self, line: _Line, parts: Sequence[str | bytes | int]) -> list[Any]:

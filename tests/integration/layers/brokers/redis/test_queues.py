@@ -15,7 +15,11 @@ import pytest
 
 from fairway import metrics
 from fairway.exceptions import ChannelFull, ChannelLayerUnavailable
-from fairway.layers.brokers.redis import RedisBroker, queues as queues_module
+from fairway.layers.brokers.redis import (
+    RedisBroker,
+    broker as broker_module,
+    queues as queues_module,
+)
 from fairway.layers.brokers.redis.hosts import read_hosts
 from fairway.layers.brokers.redis.scripts import TAKE
 from fairway.layers.crypto import AESCipher
@@ -664,6 +668,46 @@ class TestFaults:
             redis.set("maxmemory", 0)
         await push(broker, b"more")
         assert await pop(broker) == [b"more"]
+
+    async def test_what_nobody_thought_of_is_logged_and_readers_wait_on(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """
+        Nobody loses what was taken then.
+        """
+        broker = await make(queue_poll=0.02)
+        await push(broker, b"1", b"2")
+        with monkeypatch.context() as patch:
+            patch.setattr(queues_module, "_count_lost", lambda *counts: counts[-1] / 0)
+            task = asyncio.create_task(broker.pop("jobs"))
+            await until(lambda: "the queue 'jobs' cannot be read" in caplog.text)
+            assert await soon(task) == b"1"
+        assert await pop(broker) == [b"2"]
+
+    async def test_a_server_that_is_away_at_the_end_holds_nobody_up(
+        self, prefix: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        Closing ends in bounded time, and what was read is not read again by who comes back.
+        """
+        monkeypatch.setattr(broker_module, "PARTING_SECONDS", 0.1)
+        with redis_server() as server:
+            broker = RedisBroker(
+                read_hosts([server.url]), RedisOptions(queue_poll=LONG), prefix=prefix
+            )
+            await broker.start(ignore, ignore, ignore)
+            await push(broker, b"1", b"2")
+            assert await pop(broker) == [b"1"]
+            server.freeze()
+            await soon(broker.close())
+            task = asyncio.create_task(broker.pop("jobs"))
+            await asyncio.sleep(0)
+            server.thaw()
+            await broker.start(ignore, ignore, ignore)
+            assert await soon(task) == b"2"
+            await broker.close()
+            with pytest.raises(ChannelLayerUnavailable, match="closed"):
+                await push(broker, b"3")
 
     async def test_a_user_with_few_rights_has_enough(
         self, redis: RedisServer, prefix: str, make: Make
