@@ -18,7 +18,7 @@ from fairway.exceptions import ChannelLayerUnavailable
 from fairway.layers.brokers.redis import RedisBroker
 from fairway.layers.brokers.redis.hosts import read_hosts, shard
 from fairway.options import RedisOptions
-from tests.integration.layers.redis_server import RedisServer, redis_server
+from tests.integration.layers.redis_server import RedisServer, redis_server, sentinel_server
 
 numbers = count()
 
@@ -162,6 +162,29 @@ class TestConnections:
                 await done(sender.publish(name, name.encode()))
             got = {await soon(heard.messages.get()) for _ in subjects}
             assert got == {(name, name.encode()) for name in subjects}
+
+    @pytest.mark.one_loop
+    async def test_one_to_a_sentinel(self) -> None:
+        """
+        Whichever answers, also where the first of them is gone; and two to the master.
+        """
+        with (
+            redis_server() as master,
+            redis_server(replicaof=f"127.0.0.1 {master.port}"),
+            sentinel_server(master) as sentinel,
+        ):
+            before = len(sentinel.clients())
+            [host] = read_hosts(
+                [{"sentinels": [("127.0.0.1", 1), sentinel.address], "master_name": "mymaster"}]
+            )
+            broker = RedisBroker([host], RedisOptions(probe_interval=0.05), prefix="sentinel")
+            async with started(broker, "group:a"):
+                # So long that probes, too, have asked where the master is.
+                for _ in range(3):
+                    await asyncio.sleep(0.1)
+                    assert len(sentinel.clients()) - before == 1
+                held = [one for one in master.clients() if "sentinel" not in one["name"]]
+                assert len(held) == 2
 
     async def test_a_turn_is_one_write(self, server: RedisServer) -> None:
         """
