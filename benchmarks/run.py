@@ -21,12 +21,13 @@ from benchmarks.harness.build import HERE, BuildError
 from benchmarks.harness.cores import Cores, kept_awake
 from benchmarks.harness.load import LoadError
 from benchmarks.harness.machine import Load, describe, raise_file_limit, wait_until_calm
-from benchmarks.harness.measure import Plan, measure
+from benchmarks.harness.measure import Plan, measure, uses_peers, uses_redis
 from benchmarks.harness.peers import environment, versions
+from benchmarks.harness.redis_server import redis_version
 from benchmarks.harness.report import render, row_cells
 from benchmarks.harness.rows import BLOCKS, Block
 from benchmarks.harness.store import Record, load, save
-from benchmarks.harness.subjects import PEERS, SubjectError
+from benchmarks.harness.subjects import SubjectError
 
 QUICK = Plan(repeat=1, repeat_max=1, warmup=0.2, seconds=0.5, warm_sockets=50, idle_sockets=500)
 
@@ -56,10 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         try:
             facts = machine
-            if any(task.subject in PEERS for task in block.tasks):
+            if uses_peers(block):
                 # Made before calm is waited for: making it is work.
                 environment()
-                facts = {**machine, "beside": versions()}
+                facts = {**facts, "beside": versions()}
+            if uses_redis(block):
+                facts = {**facts, "redis-server": redis_version()}
             before = wait_until_calm(0 if asked.quick else asked.patience)
             record = run_block(block, plan, cores, facts, before)
         except (BuildError, LoadError, SubjectError) as error:

@@ -13,12 +13,22 @@ from dataclasses import dataclass, replace
 
 from benchmarks.harness.cores import Cores, same_distance
 from benchmarks.harness.load import drive, holding
-from benchmarks.harness.pair import measure_pair
+from benchmarks.harness.pair import PEER_LAYERS, Cost, layer_of, measure_pair
 from benchmarks.harness.rows import Block, Row, Task
 from benchmarks.harness.samples import Spread, ratios, rotated
-from benchmarks.harness.subjects import FAIRWAY, Server, running
+from benchmarks.harness.subjects import FAIRWAY, PEERS, REDIS_LAYERS, Server, running
 
-__all__ = ["MEMORY_UNITS", "UNITS", "Plan", "Repetition", "Sample", "figures", "measure"]
+__all__ = [
+    "MEMORY_UNITS",
+    "UNITS",
+    "Plan",
+    "Repetition",
+    "Sample",
+    "figures",
+    "measure",
+    "uses_peers",
+    "uses_redis",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +82,7 @@ class Sample:
 
 
 Repetition = dict[str, Sample]
+Costs = dict[tuple[str, ...], Cost]
 
 UNITS = {"us": 1, "KiB": 1024, "MiB": 1024**2}
 MEMORY_UNITS = {"idle": "KiB", "rest": "MiB"}
@@ -96,8 +107,9 @@ def measure(
     ):
         turn = len(repetitions)
         samples: Repetition = {}
+        costs: Costs = {}
         for task in rotated(block.tasks, turn):
-            samples[task.name] = take_sample(task, plan, cores)
+            samples[task.name] = take_sample(task, plan, cores, costs)
             report(describe(block, task, turn + 1, samples[task.name]))
         repetitions.append(samples)
     return repetitions
@@ -121,12 +133,35 @@ def steady(block: Block, repetitions: list[Repetition]) -> bool:
     return all(Spread.of(figures(row, repetitions)).steady for row in rows)
 
 
-def take_sample(task: Task, plan: Plan, cores: Cores) -> Sample:
+def uses_peers(block: Block) -> bool:
+    """
+    Tell whether a block needs what others have made.
+    """
+    return any(
+        layer_of(task.options) in PEER_LAYERS if task.mode == "pair" else task.subject in PEERS
+        for task in block.tasks
+    )
+
+
+def uses_redis(block: Block) -> bool:
+    """
+    Tell whether messages go through Redis in a block.
+    """
+    return any(task.subject == "redis" or task.subject in REDIS_LAYERS for task in block.tasks)
+
+
+def take_sample(task: Task, plan: Plan, cores: Cores, costs: Costs) -> Sample:
     """
     Start the task's subject and measure it, again if the cores were moved meanwhile.
+
+    Args:
+        task: What to do.
+        plan: For how long.
+        cores: Where.
+        costs: What pairs have spent in this repetition; the sides of one are measured at once.
     """
     if task.mode == "pair":
-        return one_side(task, plan, cores)
+        return one_side(task, plan, cores, costs)
     with running(task.subject, cores, plan.server_command) as server:
         if task.mode == "idle":
             return idle_memory(task, server, plan, cores)
@@ -183,12 +218,19 @@ def memory_at_rest(task: Task, server: Server, plan: Plan) -> Sample:
     return Sample(value=server.memory(pids) / len(pids), operations=len(pids))
 
 
-def one_side(task: Task, plan: Plan, cores: Cores) -> Sample:
+def one_side(task: Task, plan: Plan, cores: Cores, costs: Costs) -> Sample:
     """
     Measure what one side of a channel layer spends per message.
     """
-    cost = measure_pair(task.options, cores, warmup=plan.warmup, seconds=plan.seconds)
-    spent = cost.publisher_ns if task.subject == "publisher" else cost.receiver_ns
+    cost = costs.get(task.options)
+    if cost is None:
+        cost = measure_pair(task.options, cores, warmup=plan.warmup, seconds=plan.seconds)
+        costs[task.options] = cost
+    spent = {
+        "publisher": cost.publisher_ns,
+        "redis": cost.redis_ns,
+        "receiver": cost.receiver_ns,
+    }[task.subject]
     return Sample(value=round(spent / 1000 / cost.messages, 4), operations=cost.messages)
 
 

@@ -1,8 +1,8 @@
 """
-Other servers, for comparison: an environment of their own, made when a block asks for one.
+What others have made, for comparison: an environment of its own, made when a block asks for one.
 
-Which they are, and their versions, is in ``peers.txt``. Nothing but the blocks that name them
-needs it, the tests do not.
+Which servers and channel layers they are, and their versions, is in ``peers.txt``. Nothing but
+the blocks that name them needs it, the tests do not.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def run(*command: str) -> None:
 
 def versions() -> str:
     """
-    Name the servers with their versions, for the record.
+    Name them with their versions, for the record.
     """
-    names = ("granian", "gunicorn", "uvicorn")
+    names = ("channels_redis", "granian", "gunicorn", "redis", "uvicorn")
     return ", ".join(each.replace("==", " ") for each in wanted() if each.startswith(names))

@@ -84,12 +84,13 @@ def row_cells(row: Row, repetitions: list[Repetition]) -> tuple[str, ...]:
     Return one row with its verdict.
     """
     spread = Spread.of(figures(row, repetitions))
+    digits = 2 if spread.median >= 0.2 else 3
     return (
         row.title,
         f"<= {row.bar:g} {row.unit}" if row.bar is not None else "",
         f"{row.aim:g}" if row.aim is not None else "",
-        f"{spread.median:.2f} {row.unit}",
-        f"{spread.lower:.2f} to {spread.upper:.2f} ({spread.width:.0%})",
+        f"{spread.median:.{digits}f} {row.unit}",
+        f"{spread.lower:.{digits}f} to {spread.upper:.{digits}f} ({spread.width:.0%})",
         str(spread.count),
         verdict(row, repetitions),
     )

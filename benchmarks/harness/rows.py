@@ -48,7 +48,7 @@ class Row:
         title: What a reader calls it.
         task: The task of the block it is about.
         against: The task it is divided by; empty for the value itself.
-        unit: What the figure counts: C, P, a server of others, KiB, MiB or us.
+        unit: What the figure counts: C, P, a server of others, KiB, MiB or us; x is a ratio.
         bar: The figure that must not be exceeded; None is for information.
         aim: The figure to come to.
         condition: Where the bar counts; None is everywhere.
@@ -99,18 +99,21 @@ class Pair:
         kind: Whether members take messages directly (``broadcast``) or by a Python handler.
         members: How many are in the group.
         rate: Messages per second; 0 is as many as the layer takes.
+        layer: What joins the two.
     """
 
     kind: str
     members: int
     rate: int
+    layer: str = "ipc"
 
     def task(self, side: str) -> Task:
         """
-        Return the task that measures one side: ``publisher`` or ``receiver``.
+        Return the task that measures one side: ``publisher``, ``receiver`` or ``redis`` between.
         """
         options = ("--kind", self.kind, "--members", str(self.members), "--rate", str(self.rate))
-        return Task(f"{side}, {self.name}", side, "pair", options=(*options, *MESSAGE))
+        where = ("--layer", self.layer) if self.layer != "ipc" else ()
+        return Task(f"{side}, {self.name}", side, "pair", options=(*options, *where, *MESSAGE))
 
     @property
     def name(self) -> str:
@@ -118,7 +121,8 @@ class Pair:
         What tells it from other pairs.
         """
         pace = f"{self.rate} a second" if self.rate else "flood"
-        return f"{self.kind}, {self.members:,} members, {pace}"
+        carrier = f"{self.layer}, " if self.layer in CHANNELS_REDIS else ""
+        return f"{carrier}{self.kind}, {self.members:,} members, {pace}"
 
 
 # One rate for all sizes: what a message costs depends on how long the process slept before it.
@@ -128,6 +132,26 @@ PAIRS = (
     Pair("broadcast", 10, 0),
 )
 SIDES = ("publisher", "receiver")
+
+CHANNELS_REDIS = ("channels_redis.core", "channels_redis.pubsub")
+# As many as channels_redis core carries to so many members without falling behind.
+REDIS_RATES = {10: 100, 100: 50, 1000: 10}
+REDIS_SIDES = ("publisher", "redis", "receiver")
+# A small and a large group at one rate: the publisher is to spend the same on both.
+REDIS_SIZES = (Pair("broadcast", 10, 200, "redis"), Pair("broadcast", 1000, 200, "redis"))
+REDIS_PAIRS = (
+    *(
+        pair
+        for members, rate in REDIS_RATES.items()
+        for pair in (
+            Pair("broadcast", members, rate, "redis"),
+            Pair("handler", members, rate, "redis"),
+            *(Pair("handler", members, rate, layer) for layer in CHANNELS_REDIS),
+        )
+    ),
+    *REDIS_SIZES,
+)
+
 
 BLOCKS = (
     Block(
@@ -289,6 +313,54 @@ BLOCKS = (
             Row(f"ipc, {pair.name}: {side} per message", pair.task(side).name, "", "us")
             for pair in PAIRS
             for side in SIDES
+        ),
+    ),
+    Block(
+        "redis",
+        "delivery",
+        (
+            fan_out("broadcast", "site-redis", "/broadcast"),
+            fan_out("handler", "site-redis", "/handler"),
+            fan_out("pubsub", "channels-pubsub", "/handler"),
+            fan_out("core", "channels-core", "/handler"),
+            fan_out("without", "site", "/broadcast"),
+            fan_out("floor", "floor"),
+        ),
+        (
+            Row(
+                "broadcast through Redis, 1,000 sockets",
+                "broadcast",
+                "floor",
+                "C",
+                bar=1.7,
+                aim=1.4,
+            ),
+            Row("the same without Redis", "without", "floor", "C"),
+            Row("group message through Redis, a handler per socket", "handler", "floor", "C"),
+            Row("channels_redis pub/sub, uvicorn", "pubsub", "floor", "C"),
+            Row("channels_redis core, uvicorn", "core", "floor", "C"),
+            # A fifteenth and an eighth.
+            Row("broadcast against channels_redis pub/sub", "broadcast", "pubsub", "x", bar=0.066),
+            Row("handlers against channels_redis pub/sub", "handler", "pubsub", "x", bar=0.125),
+        ),
+    ),
+    Block(
+        "redis-layers",
+        "message",
+        tuple(pair.task(side) for pair in REDIS_PAIRS for side in REDIS_SIDES),
+        (
+            Row(
+                "redis: publisher for 1,000 members, against the same for 10",
+                REDIS_SIZES[1].task("publisher").name,
+                REDIS_SIZES[0].task("publisher").name,
+                "x",
+                bar=1.2,
+            ),
+            *(
+                Row(f"redis, {pair.name}: {side} per message", pair.task(side).name, "", "us")
+                for pair in REDIS_PAIRS
+                for side in REDIS_SIDES
+            ),
         ),
     ),
     Block(

@@ -12,22 +12,22 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.harness.build import BUILD, HERE, build
 from benchmarks.harness.cores import Cores, pinned
 from benchmarks.harness.peers import environment
+from benchmarks.harness.redis_server import free_port, running_redis
 
-__all__ = ["FAIRWAY", "PEERS", "SERVERS", "Server", "SubjectError", "running"]
+__all__ = ["FAIRWAY", "PEERS", "REDIS_LAYERS", "SERVERS", "Server", "SubjectError", "running"]
 
 SERVERS = HERE / "servers"
 # How Fairway is started; another ASGI server can be named in its place.
@@ -37,15 +37,32 @@ APPLICATIONS = {
     "site": "django_site:application",
     "site-auth": "django_site:application",
     "site-2": "django_site:application",
+    "site-redis": "django_site:application",
     "pages": "page_site:application",
 }
+CHANNELS = (
+    "uvicorn --no-access-log --lifespan off --host 127.0.0.1 --port {port} "
+    "channels_site:application"
+)
 PEERS = {
     "granian": "granian --interface wsgi --workers 1 --host 127.0.0.1 --port {port} page_site:wsgi",
     "gunicorn": "gunicorn -k gthread --threads 4 -b 127.0.0.1:{port} page_site:wsgi",
     "uvicorn": "uvicorn --no-access-log --host 127.0.0.1 --port {port} page_site:application",
+    "channels-core": CHANNELS,
+    "channels-pubsub": CHANNELS,
 }
 """
-Other servers, from an environment of their own, with the site that is served by ``pages``.
+Other servers, from an environment of their own: with the site that is served by ``pages``, or
+with Channels.
+"""
+
+REDIS_LAYERS = {
+    "site-redis": "fairway.layers.RedisChannelLayer",
+    "channels-core": "channels_redis.core.RedisChannelLayer",
+    "channels-pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
+}
+"""
+Who gets a Redis, and which layer there uses it.
 """
 
 WORKERS = {"site-2": 2}
@@ -116,29 +133,31 @@ def running(name: str, cores: Cores, server_command: str = FAIRWAY) -> Iterator[
     port, log = free_port(), BUILD / f"{name}.log"
     command = command_line(name, port, server_command)
     directory = tempfile.mkdtemp(prefix="fairway-bench-")
-    environment = {
+    variables = {
         **os.environ,
         "BENCHMARK_AUTH": "1" if name == "site-auth" else "0",
         "FAIRWAY_RUNTIME_DIR": directory,
     }
-    environment.pop("DJANGO_SETTINGS_MODULE", None)  # The site brings its own.
-    with log.open("wb") as output, pinned(cores.server):
-        process = subprocess.Popen(
-            command,
-            cwd=SERVERS,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    server = Server(name, port, process, log)
-    try:
+    variables.pop("DJANGO_SETTINGS_MODULE", None)  # The site brings its own.
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        if name in REDIS_LAYERS:
+            variables["BENCHMARK_LAYER"] = REDIS_LAYERS[name]
+            variables["BENCHMARK_REDIS"] = stack.enter_context(running_redis(directory, cores.load))
+        with log.open("wb") as output, pinned(cores.server):
+            process = subprocess.Popen(
+                command,
+                cwd=SERVERS,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        stack.callback(end, process)
+        server = Server(name, port, process, log)
         wait_until_ready(server)
         yield server
-    finally:
-        end(process)
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def command_line(name: str, port: int, server_command: str) -> list[str]:
@@ -155,15 +174,6 @@ def command_line(name: str, port: int, server_command: str) -> list[str]:
     values = {"app": APPLICATIONS[name], "port": str(port)}
     command = [part.format_map(values) for part in shlex.split(server_command)]
     return [*command, "--workers", str(WORKERS[name])] if name in WORKERS else command
-
-
-def free_port() -> int:
-    """
-    Return a port nobody listens on.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until_ready(server: Server) -> None:

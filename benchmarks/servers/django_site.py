@@ -3,7 +3,8 @@ A Django project in one file, to measure consumers, groups and broadcasts.
 
 Serve ``django_site:application``. With ``BENCHMARK_AUTH=1`` in the environment
 the site has sessions and users, so that what they cost a socket can be told
-from what a socket costs; without it, the site has neither.
+from what a socket costs; without it, the site has neither. With ``BENCHMARK_REDIS``
+its messages go through the Redis at that URL.
 
 The group members publish when told ``publish <bytes> <burst>`` and are the
 same for every way of publishing, so one load generator drives them all.
@@ -22,6 +23,8 @@ from django.urls import path
 
 WITH_AUTH = os.environ.get("BENCHMARK_AUTH") == "1"
 AUTH_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "django.contrib.sessions"]
+REDIS = os.environ.get("BENCHMARK_REDIS")
+LAYER = {"BACKEND": "fairway.layers.RedisChannelLayer", "CONFIG": {"url": REDIS}}
 
 settings.configure(
     SECRET_KEY="for benchmarks only",
@@ -29,6 +32,7 @@ settings.configure(
     ROOT_URLCONF=__name__,
     INSTALLED_APPS=[*(AUTH_APPS if WITH_AUTH else []), "fairway"],
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    CHANNEL_LAYERS={"default": LAYER} if REDIS else {},
     USE_TZ=True,
 )
 django.setup()

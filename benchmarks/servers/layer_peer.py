@@ -2,7 +2,9 @@
 One side of a channel layer that is measured: a process that publishes, or one that has the members.
 
 Both measure their own CPU time between the same two messages, ``start`` and ``end``, which the
-publisher sends like any other. There are no sockets here: a member counts what it is given.
+publisher sends like any other; that of Redis is what Redis itself says then. There are no sockets
+here: a member counts what it is given. Runs with any channel layer, and where Fairway is not
+installed.
 """
 
 from __future__ import annotations
@@ -10,23 +12,50 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
+import socket
 import sys
 import time
-from pathlib import Path
+from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvloop
 
-from fairway.layers import owner
-from fairway.layers.brokers.ipc.broker import IPCBroker
-from fairway.layers.codec import Envelope, Kind
-from fairway.layers.layer import ChannelLayer
-from fairway.options import IPCOptions, LayerOptions
-from fairway.wire.prepared import Prepared
-from fairway.wire.websocket import websocket_frame
-
 GROUP = "bench"
 START, END = "start", "end"
+CHANNELS_REDIS = {
+    "channels_redis.core": "RedisChannelLayer",
+    "channels_redis.pubsub": "RedisPubSubChannelLayer",
+}
+
+
+class RedisClock:
+    """
+    The CPU time of a Redis server, as it tells it.
+    """
+
+    def __init__(self, url: str) -> None:
+        place = urlsplit(url)
+        self.connection = socket.create_connection((place.hostname, place.port), timeout=10)
+
+    def __call__(self) -> int:
+        """
+        Return it in nanoseconds.
+        """
+        self.connection.sendall(b"INFO cpu\r\n")
+        said = b""
+        while b"used_cpu_user:" not in said or not said.endswith(b"\r\n"):
+            said += self.connection.recv(4096)
+        values = dict(line.split(":") for line in said.decode().split("\r\n") if ":" in line)
+        return round((float(values["used_cpu_user"]) + float(values["used_cpu_sys"])) * 1e9)
+
+
+def no_clock() -> int:
+    """
+    Stand for the clock of a server where there is none.
+    """
+    return 0
 
 
 class Window:
@@ -34,9 +63,11 @@ class Window:
     The CPU time and the messages between two marks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, redis_clock: Any = no_clock) -> None:
+        self.redis_clock = redis_clock
         self.messages = 0
         self.cpu_ns = 0
+        self.redis_ns = 0
         self.over = asyncio.Event()
 
     def see(self, text: str) -> None:
@@ -45,9 +76,11 @@ class Window:
         """
         if text == START:
             self.messages = 0
+            self.redis_ns = self.redis_clock()
             self.cpu_ns = time.process_time_ns()
         elif text == END:
             self.cpu_ns = time.process_time_ns() - self.cpu_ns
+            self.redis_ns = self.redis_clock() - self.redis_ns
             self.over.set()
         else:
             self.messages += 1
@@ -61,7 +94,7 @@ class Inbox:
     idle = True
     capacity = 100
 
-    def put(self, envelope: Envelope) -> bool:
+    def put(self, envelope: Any) -> bool:
         """
         Refuse, as nothing should come this way.
         """
@@ -75,14 +108,15 @@ class Outbox:
 
     pending_bytes = 0
 
-    def __init__(self, window: Window | None) -> None:
+    def __init__(self, window: Window | None, encode: Any) -> None:
         self.window = window
+        self.encode = encode
 
-    def offer(self, prepared: Prepared) -> bool:
+    def offer(self, prepared: Any) -> bool:
         """
         Take one message.
         """
-        prepared.encode(websocket_frame)
+        prepared.encode(self.encode)
         if self.window is not None:
             self.window.see(prepared.text or "")
         return True
@@ -93,20 +127,35 @@ class Outbox:
         """
 
 
-def make_layer(directory: str) -> ChannelLayer:
+async def make_layer(kind: str, place: str) -> Any:
     """
     Return the layer that is measured.
+
+    Args:
+        kind: ``ipc``, ``redis``, or the module of one of channels_redis.
+        place: Where it meets the other side: a directory, or the URL of a Redis.
     """
-    options = LayerOptions()
-    broker = IPCBroker(Path(directory), IPCOptions(), expiry=options.expiry, namespace="bench")
-    return ChannelLayer(broker, options)
+    if kind in CHANNELS_REDIS:
+        module = __import__(kind, fromlist=["layer"])
+        return getattr(module, CHANNELS_REDIS[kind])(hosts=[place], prefix="bench")
+    # Not everywhere is Fairway installed.
+    from fairway.layers import IPCChannelLayer, owner
+
+    # As a server does: the layer belongs to this loop, and not to a thread of its own.
+    await owner.bind(asyncio.get_running_loop())
+    if kind == "ipc":
+        return IPCChannelLayer(place, "bench")
+    from fairway.layers import RedisChannelLayer
+
+    return RedisChannelLayer(url=place, prefix="bench")
 
 
 async def publish(layer: Any, arguments: argparse.Namespace) -> Window:
     """
     Send at a steady rate or as fast as the layer takes it, with the marks around the window.
     """
-    window, text = Window(), "x" * arguments.bytes
+    clock = RedisClock(arguments.place) if arguments.layer != "ipc" else no_clock
+    window, text = Window(clock), "x" * arguments.bytes
     loop = asyncio.get_running_loop()
     begin = loop.time()
     marks = {START: begin + arguments.warmup, END: begin + arguments.warmup + arguments.seconds}
@@ -128,15 +177,25 @@ async def send(layer: Any, kind: str, text: str, window: Window) -> None:
     Send one message and count it.
     """
     if kind == "broadcast":
-        await layer.broadcast(GROUP, text.encode(), kind=Kind.TEXT)
+        await layer.broadcast(GROUP, text.encode(), kind=broadcast_kind())
     else:
         await layer.group_send(GROUP, {"type": "bench.message", "text": text})
     window.see(text)
 
 
+@cache
+def broadcast_kind() -> Any:
+    """
+    Return the kind of message that a broadcast of text is.
+    """
+    from fairway.layers.codec import Kind
+
+    return Kind.TEXT
+
+
 async def receive(layer: Any, arguments: argparse.Namespace) -> Window:
     """
-    Have members in the group until the end mark came, which the first one looks out for.
+    Have members in the group until the end mark came, which the last one looks out for.
     """
     window = Window()
     readers = set()
@@ -144,14 +203,14 @@ async def receive(layer: Any, arguments: argparse.Namespace) -> Window:
         channel = await layer.new_channel()
         watching = window if number == arguments.members - 1 else None
         if arguments.kind == "broadcast":
-            layer.attach(channel, inbox=Inbox(), outbox=Outbox(watching))
+            from fairway.wire.websocket import websocket_frame
+
+            layer.attach(channel, inbox=Inbox(), outbox=Outbox(watching, websocket_frame))
         await layer.group_add(GROUP, channel)
         if arguments.kind == "handler":
             readers.add(asyncio.ensure_future(read(layer, channel, watching)))
     print("ready", flush=True)
     await window.over.wait()
-    for reader in readers:
-        reader.cancel()
     return window
 
 
@@ -169,13 +228,15 @@ async def main(arguments: argparse.Namespace) -> None:
     """
     Be one side, then print what it cost.
     """
-    layer = make_layer(arguments.directory)
-    # As a server does: the layer belongs to this loop, and not to a thread of its own.
-    await owner.bind(asyncio.get_running_loop())
+    layer = await make_layer(arguments.layer, arguments.place)
     role = publish if arguments.role == "publish" else receive
     window = await role(layer, arguments)
-    print(json.dumps({"messages": window.messages, "cpu_ns": window.cpu_ns}), flush=True)
-    await layer.close()
+    figures = {"messages": window.messages, "cpu_ns": window.cpu_ns, "redis_ns": window.redis_ns}
+    print(json.dumps(figures), flush=True)
+    # Its readers are cut off here, which is for others nothing to log.
+    logging.disable()
+    if arguments.layer not in CHANNELS_REDIS:
+        await layer.close()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -184,7 +245,8 @@ def parser() -> argparse.ArgumentParser:
     """
     result = argparse.ArgumentParser()
     result.add_argument("role", choices=["publish", "receive"])
-    result.add_argument("--directory", required=True)
+    result.add_argument("--layer", choices=["ipc", "redis", *CHANNELS_REDIS], default="ipc")
+    result.add_argument("--place", required=True)
     result.add_argument("--kind", choices=["broadcast", "handler"], default="broadcast")
     result.add_argument("--members", type=int, default=10)
     result.add_argument("--bytes", type=int, default=200)

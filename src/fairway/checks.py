@@ -3,7 +3,8 @@ System checks: what is wrong in a project's settings, what follows, and the fix.
 
 Each has an id, ``fairway.E001`` and on for errors and ``fairway.W001`` and on for
 warnings, and the tag ``fairway``; ``docs/checks.md`` lists them. A check looks at settings
-and environment; it opens no broker, and a database only where Django hands one over.
+and environment; it opens a database only where Django hands one over, and asks Redis servers only
+for ``check --deploy``, which ``checks_redis`` does.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from fairway.server.cpus import granted_cpus
 __all__ = [
     "check_databases",
     "check_deployment",
+    "check_redis",
     "check_settings",
     "register",
     "require_shared_layers",
@@ -81,6 +83,7 @@ def register() -> None:
     checks.register(check_settings, "fairway")
     checks.register(check_databases, "fairway", checks.Tags.database)
     checks.register(check_deployment, "fairway", deploy=True)
+    checks.register(check_redis, "fairway", deploy=True)
 
 
 def check_settings(**options: Any) -> list[checks.CheckMessage]:
@@ -109,6 +112,27 @@ def check_deployment(**options: Any) -> list[checks.CheckMessage]:
     Check what is wrong only where the project is deployed, as ``check --deploy`` does.
     """
     return [*_containers(), *_rates(), *_static_files()]
+
+
+def check_redis(**options: Any) -> list[checks.CheckMessage]:
+    """
+    Ask the Redis servers of the channel layers, as ``check --deploy`` does; for a few seconds.
+    """
+    from fairway.layers.registry import REDIS, channel_layers
+
+    layers = {}
+    for alias in _layers_of(REDIS, channel_layers.configs):
+        try:
+            layers[alias] = channel_layers[alias]
+        except InvalidChannelLayerError:  # Told with the settings.
+            continue
+    if not layers:
+        return []
+    # Needs the library of Redis, which a project without such a layer may not have.
+    from fairway.checks_redis import check_layers
+
+    processes, _ = _size()
+    return list(check_layers(layers, processes))
 
 
 def require_shared_layers(options: ServerOptions) -> None:
@@ -243,7 +267,14 @@ def _channel_layers() -> Iterator[checks.CheckMessage]:
     """
     Look for layers that are described wrongly, and for options that Fairway accepts and ignores.
     """
-    from fairway.layers.registry import described_layers
+    from fairway.layers.registry import (
+        IPC,
+        MEMORY,
+        OTHER_NAMES,
+        REDIS,
+        channel_layers,
+        described_layers,
+    )
 
     try:
         layers = described_layers()
@@ -255,7 +286,18 @@ def _channel_layers() -> Iterator[checks.CheckMessage]:
         )
         return
     for alias, layer in layers.items():
-        backend = str(layer.get("BACKEND", ""))
+        path = str(layer.get("BACKEND", ""))
+        backend = OTHER_NAMES.get(path, path)
+        if backend in {IPC, MEMORY, REDIS}:
+            try:
+                channel_layers[alias]
+            except InvalidChannelLayerError as error:
+                yield checks.Warning(
+                    f"{error}. Whoever uses this layer gets that as an exception; where it is "
+                    "the 'default' one, no server starts.",
+                    hint="Correct CHANNEL_LAYERS.",
+                    id="fairway.W005",
+                )
         if backend.startswith("fairway.") and "group_expiry" in layer.get("CONFIG", {}):
             yield checks.Warning(
                 f"CHANNEL_LAYERS[{alias!r}] sets group_expiry, which is ignored: a member "

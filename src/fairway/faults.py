@@ -166,6 +166,20 @@ class Fault(StrEnum):
     """
     Messages had not left when the process had to end; they are lost.
     """
+    MESSAGE_UNDECIPHERABLE = "fairway.R403"
+    """
+    A message was encrypted with a key that is not known here, not at all, or was changed on its
+    way; it is dropped and counted.
+    """
+    LAYER_AWAY = "fairway.R404"
+    """
+    A consumer needed the channel layer while it is away; who could not begin is refused with 503,
+    everybody else stays.
+    """
+    REDIS_AWAY = "fairway.R405"
+    """
+    A Redis server cannot be reached or refuses; it is tried again until it answers.
+    """
     ORDER_NOT_SENT = "fairway.R501"
     """
     A login ended, and a process or connection could not be told; its sockets stay until the

@@ -24,6 +24,7 @@ __all__ = [
     "PageOptions",
     "ProjectOptions",
     "RateOptions",
+    "RedisOptions",
     "ServerOptions",
     "validate",
 ]
@@ -318,6 +319,51 @@ class IPCOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RedisOptions:
+    """
+    What the connections to Redis keep to.
+    """
+
+    connect_timeout: float = option(
+        2.0,
+        "Time for a Redis server to accept a connection and answer.",
+        unit="s",
+        minimum=0.05,
+        maximum=60,
+    )
+    command_timeout: float = option(
+        3.0,
+        "Time for a Redis server to answer; one that does not is connected to anew.",
+        unit="s",
+        minimum=0.05,
+        maximum=60,
+    )
+    retry_delay_max: float = option(
+        0.25, "Longest pause between two attempts to connect.", unit="s", minimum=0.01, maximum=60
+    )
+    probe_interval: float = option(
+        30.0,
+        "Time between messages to itself by which a process sees whether its subscriptions live.",
+        unit="s",
+        minimum=0.05,
+        maximum=3600,
+    )
+    unsubscribe_delay: float = option(
+        1.0,
+        "Time that a group whose last member has left stays subscribed to.",
+        unit="s",
+        minimum=0,
+        maximum=60,
+    )
+    link_bytes_max: int = option(
+        33554432, "Bytes waiting for one Redis server.", unit="bytes", minimum=65536
+    )
+    queue_poll: float = option(
+        1.0, "Time after which a queue is looked at without a call.", unit="s", minimum=0.01
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectOptions:
     """
     Which processes belong together, whatever carries their messages.
@@ -432,6 +478,7 @@ Options: TypeAlias = (
     ServerOptions
     | LayerOptions
     | IPCOptions
+    | RedisOptions
     | ProjectOptions
     | RateOptions
     | PageOptions
@@ -446,6 +493,7 @@ AREAS: dict[type[Any], str] = {
     IdentityOptions: "",
     LayerOptions: "LAYER_",
     IPCOptions: "IPC_",
+    RedisOptions: "REDIS_",
 }
 """
 Each area with what its keys in the ``FAIRWAY`` dict begin with.

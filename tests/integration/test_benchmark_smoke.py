@@ -4,6 +4,7 @@ The benchmark programs compile, speak right WebSocket and HTTP, and notice what 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import partial
 
@@ -11,7 +12,10 @@ import pytest
 
 from benchmarks.harness.cores import Cores, kept_awake
 from benchmarks.harness.load import LoadError, LoadResult, drive, holding
+from benchmarks.harness.measure import uses_peers, uses_redis
 from benchmarks.harness.pair import measure_pair
+from benchmarks.harness.redis_server import redis_version
+from benchmarks.harness.rows import BLOCKS
 from benchmarks.harness.subjects import Server, SubjectError, running
 
 CORES = Cores.choose()
@@ -71,13 +75,27 @@ def test_idle_sockets_are_held(floor: Server) -> None:
         pass
 
 
-@pytest.mark.parametrize("kind", ["broadcast", "handler"])
-def test_two_processes_with_a_layer(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("layer", "kind"), [("ipc", "broadcast"), ("ipc", "handler"), ("redis", "broadcast")]
+)
+def test_two_processes_with_a_layer(layer: str, kind: str) -> None:
     """What both sides of a channel layer spend on some messages is measured, and none is lost."""
-    options = ("--kind", kind, "--members", "3", "--rate", "100")
+    options = ("--kind", kind, "--members", "3", "--rate", "100", "--layer", layer)
     cost = measure_pair(options, CORES, warmup=0.05, seconds=0.2)
     assert cost.messages > 5
     assert min(cost.publisher_ns, cost.receiver_ns) > 0
+    assert (cost.redis_ns > 0) == (layer == "redis")
+
+
+def test_what_needs_others_is_known() -> None:
+    """Only blocks that compare with others install them, and those with Redis name its version."""
+    assert {block.name for block in BLOCKS if uses_peers(block)} == {
+        "pages",
+        "redis",
+        "redis-layers",
+    }
+    assert {block.name for block in BLOCKS if uses_redis(block)} == {"redis", "redis-layers"}
+    assert re.fullmatch(r"\d+\.\d+\.\d+", redis_version())
 
 
 def test_a_wrong_answer_is_no_measurement(floor: Server) -> None:

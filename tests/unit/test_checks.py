@@ -18,6 +18,7 @@ from fairway import AsyncWebsocketConsumer
 from fairway.checks import (
     check_databases,
     check_deployment,
+    check_redis,
     check_settings,
     require_shared_layers,
 )
@@ -26,6 +27,7 @@ from fairway.options import ServerOptions
 
 MEMORY = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 IPC = {"BACKEND": "fairway.layers.IPCChannelLayer"}
+REDIS = "channels_redis.core.RedisChannelLayer"
 
 
 @pytest.fixture(autouse=True)
@@ -57,9 +59,9 @@ def test_is_registered_under_its_tag() -> None:
     registered: set[Any] = set(checks.registry.registry.get_checks())
     assert {check_settings, check_databases} <= registered
     assert check_databases.tags == ("fairway", checks.Tags.database)  # type: ignore[attr-defined]
-    assert check_deployment not in registered
+    assert not {check_deployment, check_redis} & registered
     with_deployment = checks.registry.registry.get_checks(include_deployment_checks=True)
-    assert check_deployment in set[Any](with_deployment)
+    assert {check_deployment, check_redis} <= set[Any](with_deployment)
     assert "fairway" in checks.registry.registry.tags_available()
 
 
@@ -84,6 +86,13 @@ def test_is_registered_under_its_tag() -> None:
         ),
         ("CHANNEL_LAYERS", {"BACKEND": "x.Layer"}, "E004", "must have a dict for each", "remove"),
         ("CHANNEL_LAYERS", "x.Layer", "E004", "CHANNEL_LAYERS is a str", "remove it"),
+        (
+            "CHANNEL_LAYERS",
+            {"other": {"BACKEND": REDIS, "CONFIG": {"hosts": "redis://here"}}},
+            "W005",
+            "CONFIG of other: hosts must be a list",
+            "Correct CHANNEL_LAYERS",
+        ),
     ],
 )
 def test_says_what_is_wrong_and_what_to_do(
@@ -106,6 +115,7 @@ def test_says_what_is_wrong_and_what_to_do(
         ("ASGI_APPLICATION", "fairway.asgi.application"),
         ("CHANNEL_LAYERS", {"default": {"BACKEND": "other.Layer", "CONFIG": {"group_expiry": 1}}}),
         ("CHANNEL_LAYERS", {"default": {"BACKEND": "fairway.layers.InMemoryChannelLayer"}}),
+        ("CHANNEL_LAYERS", {"default": {"BACKEND": REDIS, "CONFIG": {"hosts": [("x", 1)]}}}),
     ],
 )
 def test_is_quiet_about_what_is_right(settings: Settings, name: str, value: Any) -> None:

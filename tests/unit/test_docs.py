@@ -60,6 +60,7 @@ SETTINGS_OF_OTHERS = {
     "CONN_MAX_AGE",
     "DEFAULT_CHANNEL_LAYER",
     "DJANGO_SETTINGS_MODULE",
+    "REDIS_URL",
     "REMOTE_ADDR",
     "ROOT_URLCONF",
     "WEB_CONCURRENCY",
@@ -249,7 +250,7 @@ def test_settings(page: Path) -> None:
     named = [
         *re.findall(r"FAIRWAY(?:\[| = \{)\"(\w+)\"", text),
         *re.findall(r"\bFAIRWAY_([A-Z_]+)\b", text),
-        *re.findall(r"\b(?:IPC|LAYER)_[A-Z_]+\b", text),
+        *re.findall(r"\b(?:IPC|LAYER|REDIS(?!_URL))_[A-Z_]+\b", text),
     ]
     assert set(named) <= KEYS.keys()
     words = set(re.findall(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`", text)) - SETTINGS_OF_OTHERS

@@ -70,6 +70,9 @@ DATABASES = {
         },
     }
 }
+# Servers on several machines need a Redis between them; those of one machine need nothing.
+if "REDIS_URL" in os.environ:
+    CHANNEL_LAYERS = {"default": {"BACKEND": "fairway.layers.RedisChannelLayer"}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]

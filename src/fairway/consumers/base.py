@@ -21,9 +21,11 @@ from fairway.consumers.application import application_of
 from fairway.consumers.handlers import find_handler, get_handler_name, report
 from fairway.consumers.hints import explain
 from fairway.consumers.login import LoginRequired
+from fairway.consumers.outages import BEGINNINGS, bear, turn_away
 from fairway.consumers.sources import Source, open_source
 from fairway.db import aclose_old_connections, cleanup_due, database_sync_to_async
 from fairway.exceptions import (
+    ChannelLayerUnavailable,
     ClientDisconnected,
     ClientFault,
     ConfigurationError,
@@ -161,6 +163,12 @@ class AsyncConsumer:
                 last = await self.__handle_events(source)
             except StopConsumer:
                 await self.__leave_groups()
+            except ChannelLayerUnavailable as error:
+                last_event = await turn_away(self, send, error) if source.tolerant else None
+                if last_event is None:
+                    await self.__fail(error, source)
+                    raise
+                await self.__end(last_event)
             except (Exception, asyncio.CancelledError) as error:
                 explain(error)
                 await self.__fail(error, source)
@@ -196,6 +204,10 @@ class AsyncConsumer:
             except ClientDisconnected:
                 # Sent to a peer that is gone: the event that says so is next.
                 continue
+            except ChannelLayerUnavailable as error:
+                if not source.tolerant or (message is event and message["type"] in BEGINNINGS):
+                    raise
+                bear(self, error)
             except NoHandler as error:
                 if message is event or not source.tolerant or error.message is not message:
                     raise

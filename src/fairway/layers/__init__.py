@@ -14,6 +14,7 @@ from fairway.lazy import lazy_names
 if TYPE_CHECKING:
     from fairway.layers.base import BaseChannelLayer
     from fairway.layers.layer import ChannelLayer, InMemoryChannelLayer, IPCChannelLayer
+    from fairway.layers.redis import RedisChannelLayer
     from fairway.layers.registry import (
         DEFAULT_CHANNEL_LAYER,
         ChannelLayerManager,
@@ -28,6 +29,7 @@ _HOMES = {
     "DEFAULT_CHANNEL_LAYER": "fairway.layers.registry",
     "IPCChannelLayer": "fairway.layers.layer",
     "InMemoryChannelLayer": "fairway.layers.layer",
+    "RedisChannelLayer": "fairway.layers.redis",
     "channel_layers": "fairway.layers.registry",
     "get_channel_layer": "fairway.layers.registry",
 }
@@ -39,6 +41,7 @@ __all__ = [
     "ChannelLayerManager",
     "IPCChannelLayer",
     "InMemoryChannelLayer",
+    "RedisChannelLayer",
     "channel_layers",
     "get_channel_layer",
 ]

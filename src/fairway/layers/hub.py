@@ -54,6 +54,7 @@ class Hub:
     Attributes:
         process: The name of this process among others.
         owner: The loop it belongs to, and the way there.
+        on_state: Called when the broker went away or came back, if anybody wants to know.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Hub:
         self._options = options
         self._capacity = capacity
         self._notices = Notices(logger)
+        self.on_state: Callable[[bool], None] | None = None
         self._begin_anew()
         self.owner = Owner(self)
 
@@ -317,6 +319,17 @@ class Hub:
             channel, pack(envelope, now), lifetime=expiry, capacity=self._capacity(channel)
         )
 
+    def tell_all(self, kind: Kind, payload: bytes) -> None:
+        """
+        Send to every channel of this process that somebody reads or that is in a group.
+        """
+        expires = monotonic() + self._options.expiry
+        envelope = Envelope(kind, payload, expires=expires, sender=self._numbering.sender)
+        for channel in self._roster.channels():
+            pending = self._send_or_drop(channel, envelope)
+            if pending is not None:
+                self.owner.spawn(pending)
+
     def flush(self) -> Awaitable[None]:
         """
         Forget all groups of this process and all unread messages.
@@ -432,6 +445,9 @@ class Hub:
         try:
             await asyncio.shield(confirmation)
         except BaseException:
+            task = asyncio.current_task()
+            if confirmation.cancelled() and not (task and task.cancelling()):
+                return  # All have left meanwhile, this one too: there is nothing to wait for.
             # By way of the owner: the hub may have moved to another loop meanwhile.
             self.owner.enter(self.leave, group, channel)
             raise
@@ -492,6 +508,8 @@ class Hub:
             logger.info("the broker is back")
         else:
             logger.warning("the broker went away; reconnecting")
+        if self.on_state is not None:
+            self.on_state(connected)
 
 
 def hand_out(

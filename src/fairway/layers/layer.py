@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fairway.layers.brokers.base import Broker
     from fairway.types import Inbox, Outbox
 
-__all__ = ["INTERNAL", "ChannelLayer", "IPCChannelLayer", "InMemoryChannelLayer"]
+__all__ = ["INTERNAL", "ChannelLayer", "IPCChannelLayer", "InMemoryChannelLayer", "fill"]
 
 GROUP_NAME_BYTES_MAX = 1024
 
@@ -322,7 +322,7 @@ class InMemoryChannelLayer(ChannelLayer):
             channel_capacity: Patterns of channel names with a capacity of their own.
             limits: Other fields of ``LayerOptions``.
         """
-        (options,) = _fill(self.areas, {"expiry": expiry, "capacity": capacity, **limits})
+        (options,) = fill(self.areas, {"expiry": expiry, "capacity": capacity, **limits})
         super().__init__(
             LocalBroker(expiry),
             options,
@@ -394,7 +394,7 @@ class IPCChannelLayer(ChannelLayer):
 
         root = None if runtime_dir is None else os.fspath(runtime_dir)
         given = {"runtime_dir": root, "namespace": namespace}
-        layer, ipc, project = _fill(
+        layer, ipc, project = fill(
             self.areas, {"expiry": expiry, "capacity": capacity, **given, **limits}
         )
         validate(ipc)
@@ -436,7 +436,7 @@ def _as_it_is(directory: Path) -> Path:
     return directory
 
 
-def _fill(areas: Sequence[type[Options]], values: dict[str, Any]) -> list[Any]:
+def fill(areas: Sequence[type[Options]], values: dict[str, Any]) -> list[Any]:
     """
     Distribute values to the areas of options that have a field of the name.
 

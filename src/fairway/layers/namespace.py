@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from django.utils.encoding import force_bytes
 
 from fairway import conf
 
-__all__ = ["derive_namespace", "in_tests", "place"]
+__all__ = ["derive_namespace", "in_tests", "place", "place_prefix"]
 
 DIGITS = 24
 """
@@ -63,6 +64,15 @@ def place(directory: Path) -> Path:
     often imported before the test environment is set up.
     """
     return _own_directory() if in_tests() else directory
+
+
+def place_prefix(prefix: str) -> str:
+    """
+    Give the prefix that a layer's names on a server are to have: in tests one of this process.
+
+    So tests reach neither one another nor a project that runs with the same settings.
+    """
+    return f"{prefix}:test:{socket.gethostname()}:{os.getpid()}" if in_tests() else prefix
 
 
 def _own_directory() -> Path:

@@ -24,13 +24,15 @@ from fairway.exceptions import ConfigurationError, InvalidChannelLayerError
 from fairway.faults import Fault
 from fairway.layers import owner
 from fairway.layers.layer import ChannelLayer, IPCChannelLayer
-from fairway.layers.namespace import derive_namespace, in_tests, place
+from fairway.layers.namespace import derive_namespace, in_tests, place, place_prefix
+from fairway.layers.redis import RedisChannelLayer
 
 __all__ = [
     "DEFAULT_CHANNEL_LAYER",
     "IPC",
     "MEMORY",
     "OTHER_NAMES",
+    "REDIS",
     "ChannelLayerManager",
     "bind",
     "channel_layers",
@@ -45,9 +47,17 @@ DEFAULT_CHANNEL_LAYER = "default"
 
 IPC = "fairway.layers.IPCChannelLayer"
 MEMORY = "fairway.layers.InMemoryChannelLayer"
+REDIS = "fairway.layers.RedisChannelLayer"
+
+REDIS_URL = "REDIS_URL"
+"""
+The variable that names the server of a Redis layer whose settings name none.
+"""
 
 OTHER_NAMES = {
     "channels.layers.InMemoryChannelLayer": MEMORY,
+    "channels_redis.core.RedisChannelLayer": REDIS,
+    "channels_redis.pubsub.RedisPubSubChannelLayer": REDIS,
 }
 """
 Backends under the names their users know them by.
@@ -143,12 +153,16 @@ class ChannelLayerManager:
             ) from error
         if not (isinstance(backend, type) and issubclass(backend, ChannelLayer)):
             return backend(**config)
+        if issubclass(backend, RedisChannelLayer):
+            config = _with_url(config)
         try:
             layer = backend(**{**_given_options(backend), **config})
-        except (TypeError, ConfigurationError) as error:
+        except (TypeError, ConfigurationError, InvalidChannelLayerError) as error:
             raise InvalidChannelLayerError(f"CONFIG of {name}: {error}") from error
         if isinstance(layer, IPCChannelLayer):
             layer.place = place
+        elif isinstance(layer, RedisChannelLayer):
+            layer.place = place_prefix
         return layer
 
     def forked(self) -> None:
@@ -260,6 +274,16 @@ def _given_options(backend: type[ChannelLayer]) -> dict[str, Any]:
         if any(field.name == "namespace" for field in fields(area)):
             given.setdefault("namespace", derive_namespace())
     return given
+
+
+def _with_url(config: dict[str, Any]) -> dict[str, Any]:
+    """
+    Have a Redis layer whose configuration names no server use the one of the environment.
+    """
+    url = os.environ.get(REDIS_URL)
+    return (
+        {**config, "url": url} if url and not (config.get("hosts") or config.get("url")) else config
+    )
 
 
 channel_layers = ChannelLayerManager()

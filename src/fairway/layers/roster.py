@@ -54,6 +54,12 @@ class Roster:
         """
         return self._members.get(channel)
 
+    def channels(self) -> list[str]:
+        """
+        Give the channels that have an inbox or are in a group.
+        """
+        return list(self._members)
+
     def attach(
         self,
         channel: str,

@@ -18,7 +18,7 @@ from fairway.ratelimits.limits import address_of, connect_limits, user_of
 from fairway.types import Message, Receive, Scope, Send
 from fairway.wire import codes
 
-__all__ = ["admit_address", "admit_connect"]
+__all__ = ["admit_address", "admit_connect", "refusal"]
 
 logger = logging.getLogger("fairway.security")
 
@@ -79,7 +79,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, wait: float) -> No
     """
     await receive()
     with suppress(ClientDisconnected):
-        for message in _answer(scope, ceil(wait)):
+        for message in refusal(scope, 429, ceil(wait), b"Too many connects; come again later.\n"):
             await send(message)
 
 
@@ -101,9 +101,18 @@ def _report(kind: str, who: str, limit: Buckets) -> None:
     )
 
 
-def _answer(scope: Scope, seconds: int) -> list[Message]:
+def refusal(scope: Scope, status: int, seconds: int, words: bytes) -> list[Message]:
     """
     Say no, as far as this can be said before a handshake is done.
+
+    Args:
+        scope: Of whom.
+        status: The status of the answer.
+        seconds: After which to come again.
+        words: The body.
+
+    Returns:
+        What to send.
     """
     if scope["type"] == "http":
         prefix = "http.response"
@@ -117,6 +126,6 @@ def _answer(scope: Scope, seconds: int) -> list[Message]:
         (b"retry-after", str(seconds).encode()),
     ]
     return [
-        {"type": f"{prefix}.start", "status": 429, "headers": headers},
-        {"type": f"{prefix}.body", "body": b"Too many connects; come again later.\n"},
+        {"type": f"{prefix}.start", "status": status, "headers": headers},
+        {"type": f"{prefix}.body", "body": words},
     ]

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -31,9 +31,9 @@ from asgiref.sync import async_to_sync
 from django.utils.functional import lazystr
 from django.utils.safestring import mark_safe
 
-from fairway.exceptions import ChannelFull, MessageTooLarge
+from fairway.exceptions import ChannelFull, ChannelLayerUnavailable, MessageTooLarge
 
-__all__ = ["BrokeredLayerConformance", "ChannelLayerConformance"]
+__all__ = ["BrokeredLayerConformance", "ChannelLayerConformance", "ServedLayerConformance"]
 
 T = TypeVar("T")
 
@@ -666,3 +666,134 @@ class BrokeredLayerConformance(ChannelLayerConformance):
             await self.inject(layer, "room", data)
             await layer.group_send("room", {"type": "hello"})
             assert await self.receive(layer, member, 1) == [{"type": "hello"}]
+
+
+class ServedLayerConformance(BrokeredLayerConformance):
+    """
+    What holds besides for a layer whose broker is a server of its own, which may go away.
+
+    Nobody's ``receive`` ends with it, whoever publishes meanwhile is told by one exception in
+    bounded time, and all is as before within a second of its return.
+
+    Attributes:
+        back_within: Seconds after the server's return in which messages have to arrive again.
+    """
+
+    back_within: float = 1.0
+
+    async def take_away(self) -> None:
+        """
+        Have the server end, or stop answering. It may forget everything.
+        """
+        raise NotImplementedError
+
+    async def bring_back(self) -> None:
+        """
+        Have it serve again, in the same place; return once it does.
+        """
+        raise NotImplementedError
+
+    async def cut_off(self) -> None:
+        """
+        Have it end everybody's connections, as servers do with those that were idle.
+        """
+        raise NotImplementedError
+
+    @asynccontextmanager
+    async def away(self) -> AsyncIterator[None]:
+        """
+        Take the server away for a while.
+        """
+        await self.take_away()
+        try:
+            yield
+        finally:
+            await self.bring_back()
+
+    async def hears_again(self, layer: Any, heard: Iterable[asyncio.Task[Any]]) -> None:
+        """
+        See to it that those who have been receiving all the time get a message soon.
+        """
+        waiting = set(heard)
+        assert not any(task.done() for task in waiting)
+        async with asyncio.timeout(self.back_within):
+            while waiting:
+                with suppress(ChannelLayerUnavailable):
+                    await layer.group_send("room", {"type": "again"})
+                _, waiting = await asyncio.wait(waiting, timeout=0.02)
+        assert {task.result()["type"] for task in heard} == {"again"}
+
+    async def test_members_outlive_an_absence_of_the_server(self) -> None:
+        """
+        They go on receiving, and are subscribed again soon after it is back.
+        """
+        async with self.layer() as layer:
+            peer = await self.make_peer(layer)
+            members = await self.members(layer, "room", 3)
+            heard = [asyncio.create_task(layer.receive(member)) for member in members]
+            await asyncio.sleep(0)
+            async with self.away():
+                pass
+            await self.hears_again(peer, heard)
+
+    async def test_members_outlive_the_end_of_their_connections(self) -> None:
+        """
+        Again and again.
+        """
+        async with self.layer() as layer:
+            members = await self.members(layer, "room", 3)
+            for _ in range(3):
+                heard = [asyncio.create_task(layer.receive(member)) for member in members]
+                await asyncio.sleep(0)
+                await self.cut_off()
+                await self.hears_again(layer, heard)
+                await self.drain(layer, members)
+
+    async def test_publishing_to_a_server_that_is_away_is_told_in_bounded_time(self) -> None:
+        """
+        By one exception, whatever was to be done; afterwards it is possible again.
+        """
+        async with self.layer() as layer:
+            [member] = await self.members(layer, "room", 1)
+            async with self.away():
+                for attempt in (
+                    layer.group_send("room", {"type": "lost"}),
+                    layer.send("queue", {"type": "lost"}),
+                    layer.group_add("other", await layer.new_channel()),
+                ):
+                    with pytest.raises(ChannelLayerUnavailable):
+                        await self.soon(attempt)
+            await self.hears_again(layer, [asyncio.create_task(self.again(layer, member))])
+
+    async def test_readers_of_queues_outlive_an_absence_of_the_server(self) -> None:
+        """
+        They wait on, and get what is sent once it is back.
+        """
+        async with self.layer() as layer:
+            reader = asyncio.create_task(layer.receive("queue"))
+            await asyncio.sleep(0)
+            async with self.away():
+                pass
+            async with asyncio.timeout(self.patience):
+                while not reader.done():
+                    with suppress(ChannelLayerUnavailable):
+                        await layer.send("queue", {"type": "again"})
+                    await asyncio.wait([reader], timeout=0.05)
+            assert (await reader)["type"] == "again"
+
+    async def again(self, layer: Any, channel: str) -> dict[str, Any]:
+        """
+        Receive what was sent after the server's return, whatever may come before.
+        """
+        while (message := await layer.receive(channel))["type"] != "again":
+            pass
+        return message  # type: ignore[no-any-return]
+
+    async def drain(self, layer: Any, channels: Iterable[str]) -> None:
+        """
+        Read what was sent to several channels, up to one last message.
+        """
+        await layer.group_send("room", {"type": "last"})
+        for channel in channels:
+            while (await self.soon(layer.receive(channel)))["type"] != "last":
+                pass

@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,6 +17,7 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, Page
 
 from tests.acceptance.project import Project
+from tests.integration.layers.redis_server import RedisServer, redis_server
 
 DEMO = Path(__file__).parents[3] / "examples" / "demo"
 MILLISECONDS_MAX = 12_000
@@ -53,6 +55,7 @@ async def demo(
     """
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("DEMO_DATA_DIR", str(tmp_path))
+    monkeypatch.delenv("REDIS_URL", raising=False)
     project = Project(DEMO, "demo.settings")
     try:
         yield project
@@ -61,22 +64,54 @@ async def demo(
 
 
 @pytest.fixture
-async def address(demo: Project) -> str:
+def redis() -> Iterator[RedisServer]:
     """
-    Where the demo serves.
+    A Redis between servers of the demo.
     """
-    return await (await demo.manage("serve", "--port", "0", "--workers", "2")).ready()
+    with redis_server() as server:
+        yield server
 
 
 @pytest.fixture
-async def open_tab(browser: Browser, address: str) -> OpenTab:
+async def addresses(request: pytest.FixtureRequest, demo: Project, tmp_path: Path) -> list[str]:
     """
-    Opens a page of the demo and waits until its socket is connected.
+    Where the demo serves: in one place, or in as many as a test asks for.
+
+    Several have nothing in common but their database, and a Redis between them.
     """
+    count = getattr(request, "param", 1)
+    if count == 1:
+        return [await (await demo.manage("serve", "--port", "0", "--workers", "2")).ready()]
+    redis: RedisServer = request.getfixturevalue("redis")
+    servers = [
+        await demo.manage(
+            *("serve", "--port", "0"),
+            REDIS_URL=redis.url,
+            FAIRWAY_RUNTIME_DIR=str(tmp_path / f"machine-{number}"),
+        )
+        for number in range(count)
+    ]
+    return [await server.ready() for server in servers]
+
+
+@pytest.fixture
+def address(addresses: list[str]) -> str:
+    """
+    Where the demo serves, or one of the places.
+    """
+    return addresses[0]
+
+
+@pytest.fixture
+async def open_tab(browser: Browser, addresses: list[str]) -> OpenTab:
+    """
+    Opens a page of the demo, of each server in turn, and waits until its socket is connected.
+    """
+    turns = cycle(addresses)
 
     async def open_tab(path: str, context: BrowserContext | None = None) -> Page:
         page = await (context or browser).new_page()
-        await page.goto(f"http://{address}{path}")
+        await page.goto(f"http://{next(turns)}{path}")
         await connected(page)
         return page
 

@@ -22,6 +22,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.acceptance.demo.conftest import DEMO, OpenTab, connected, log_in, until
 from tests.acceptance.project import Project
+from tests.integration.layers.redis_server import RedisServer, until as wait_for
 
 pytestmark = pytest.mark.browser
 
@@ -53,6 +54,20 @@ window.WebSocket = class extends WebSocket {
 """
 
 
+everywhere = pytest.mark.parametrize(
+    "addresses", [1, 2], indirect=True, ids=["one server", "two servers and Redis"]
+)
+
+
+# Counts how often the page has changed what it says of its socket.
+WATCH = """
+window.changes = 0;
+new MutationObserver(() => { window.changes += 1; }).observe(
+  document.getElementById("status"), { childList: true, characterData: true, subtree: true },
+);
+"""
+
+
 async def say(page: Page, text: str) -> None:
     """
     Type a message and send it.
@@ -75,6 +90,7 @@ class TestRooms:
     Chat between users who are logged in.
     """
 
+    @everywhere
     async def test_two_users_chat(self, browser: Browser, address: str, open_tab: OpenTab) -> None:
         """
         Two users in two browsers chat both ways, each under the name of the session.
@@ -181,6 +197,51 @@ class TestCounter:
         await asyncio.gather(*map(click, tabs))
         for page in tabs:
             await until(page, "document.getElementById('value').textContent === '200'")
+
+
+class TestTwoServers:
+    """
+    Pages on two servers, with Redis between them.
+    """
+
+    @pytest.mark.parametrize("addresses", [2], indirect=True)
+    async def test_redis_restarts(self, open_tab: OpenTab, redis: RedisServer) -> None:
+        """
+        Sockets outlive a Redis that is killed and comes back, and hear each other as before.
+        """
+        tabs = [await open_tab("/counter/") for _ in range(2)]
+        for tab in tabs:
+            await tab.evaluate(WATCH)
+        for number, tab in enumerate(tabs, 1):
+            await tab.get_by_role("button", name="Increment").click()
+            await shows(tabs, number)
+        redis.kill()
+        redis.start()
+        await asyncio.to_thread(until_heard, redis, "counter", servers=2)
+        await tabs[0].get_by_role("button", name="Increment").click()
+        await shows(tabs, 3)
+        assert [await tab.evaluate("window.changes") for tab in tabs] == [0, 0]
+
+
+async def shows(tabs: list[Page], number: int) -> None:
+    """
+    Wait until each page shows the number.
+    """
+    for tab in tabs:
+        condition = "text => document.getElementById('value').textContent === text"
+        await until(tab, condition, str(number))
+
+
+def until_heard(redis: RedisServer, group: str, *, servers: int) -> None:
+    """
+    Wait until so many servers hear a group.
+    """
+    wait_for(
+        lambda: any(
+            channel.endswith(group.encode()) and redis.listeners(channel.decode()) == servers
+            for channel in redis.channels()
+        )
+    )
 
 
 class TestEcho:

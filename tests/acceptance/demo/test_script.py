@@ -130,7 +130,12 @@ async def test_environment(run: Run) -> None:
     """
     What the environment says for other projects and servers changes nothing here.
     """
-    command = await run(HOST="0.0.0.0", DJANGO_SETTINGS_MODULE="other.settings", PORT="1")
+    command = await run(
+        HOST="0.0.0.0",
+        DJANGO_SETTINGS_MODULE="other.settings",
+        PORT="1",
+        REDIS_URL="redis://other",
+    )
     assert (await command.ready()).startswith("127.0.0.1:")
 
 

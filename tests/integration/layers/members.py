@@ -136,19 +136,18 @@ class Script:
     Every public coroutine method but ``run`` is a command.
     """
 
-    def __init__(self, directory: Path, options: dict[str, Any]) -> None:
-        self.name: str = options["name"]
-        self.served: bool = options.get("served", True)
-        # Tests that must lose nothing may run where everybody gets the processor rarely.
-        mesh.PACE_SECONDS = options.get("pace_seconds", mesh.PACE_SECONDS)
-        layer_options = LayerOptions(**options.get("layer", {}))
-        self.broker = IPCBroker(
-            directory,
-            IPCOptions(**options.get("ipc", {})),
-            expiry=layer_options.expiry,
-            namespace=directory.name,
-        )
-        self.layer = ChannelLayer(self.broker, layer_options)
+    def __init__(self, layer: ChannelLayer, name: str, *, served: bool = True) -> None:
+        """
+        Make one that has no channel yet.
+
+        Args:
+            layer: What the process shares with others.
+            name: What its messages carry.
+            served: Whether it is a server, whose loop the layer lives on.
+        """
+        self.layer = layer
+        self.name = name
+        self.served = served
         self.gaps: list[tuple[str, int | None]] = []
         self.ear = Ear()
         self.channel = ""
@@ -170,8 +169,7 @@ class Script:
             await owner.bind(loop)
         reader = asyncio.StreamReader(limit=2**24)
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-        self.channel = await self.layer.new_channel()
-        self.layer.attach(self.channel, inbox=self.ear)
+        await self.enter()
         say({"ready": self.channel})
         while line := await reader.readline():
             task = asyncio.create_task(self._obey(json.loads(line)))
@@ -179,6 +177,13 @@ class Script:
             task.add_done_callback(self.tasks.discard)
         if self.served:
             await owner.release(loop)
+
+    async def enter(self) -> None:
+        """
+        Have a channel that hears what it joins.
+        """
+        self.channel = await self.layer.new_channel()
+        self.layer.attach(self.channel, inbox=self.ear)
 
     async def _obey(self, command: dict[str, Any]) -> None:
         """
@@ -339,14 +344,13 @@ class Script:
         """
         Give the number of processes that a message to a group reaches.
         """
-        count: int = await self.layer.hub.run(self.broker.audience, f"group:{group}")
-        return count
+        return await self.layer.audience(group)
 
     async def describe(self) -> str:
         """
         Give what the broker says of itself.
         """
-        return self.broker.describe()
+        return self.layer.broker.describe()
 
     async def stand_still(self, seconds: float) -> None:
         """
@@ -437,6 +441,23 @@ def say(line: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def over_ipc(directory: Path, options: dict[str, Any]) -> Script:
+    """
+    Make one that meets others in a directory.
+    """
+    # Tests that must lose nothing may run where everybody gets the processor rarely.
+    mesh.PACE_SECONDS = options.get("pace_seconds", mesh.PACE_SECONDS)
+    layer_options = LayerOptions(**options.get("layer", {}))
+    broker = IPCBroker(
+        directory,
+        IPCOptions(**options.get("ipc", {})),
+        expiry=layer_options.expiry,
+        namespace=directory.name,
+    )
+    layer = ChannelLayer(broker, layer_options)
+    return Script(layer, options["name"], served=options.get("served", True))
+
+
 def main() -> None:
     """
     Be the process.
@@ -444,7 +465,7 @@ def main() -> None:
     directory, options = Path(sys.argv[1]), json.loads(sys.argv[2])
     logging.basicConfig(level=logging.INFO, format=f"{options['name']} %(name)s: %(message)s")
     with asyncio.Runner(loop_factory=LOOPS[options.get("loop", "uvloop")]) as runner:
-        runner.run(Script(directory, options).run())
+        runner.run(over_ipc(directory, options).run())
 
 
 if __name__ == "__main__":

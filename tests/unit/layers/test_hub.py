@@ -560,6 +560,27 @@ async def test_a_join_that_is_not_confirmed_is_undone(
     assert (await hub.receive(channel)).payload == b"x"
 
 
+async def test_who_is_taken_out_while_joining_waits_no_more(
+    here: asyncio.AbstractEventLoop,
+) -> None:
+    """
+    The join ends without a word, as nobody cancelled its caller, and may be done again.
+    """
+    broker = BusBroker(Bus())
+    hub = make_hub(broker, SHORT)
+    await hub.run(int)
+    channel = f"specific.{hub.process}!1"
+    broker.silent = True
+    joining = asyncio.ensure_future(hub.run(hub.join, "room", channel))
+    await asyncio.sleep(0)
+    hub.leave("room", channel)
+    await asyncio.wait_for(joining, SHORT.publish_timeout / 2)
+    assert hub.groups == {}
+    broker.silent = False
+    await hub.run(hub.join, "room", channel)
+    assert hub.groups == {"room": [channel]}
+
+
 @pytest.mark.parametrize("fault", ["silent", "down"])
 @pytest.mark.parametrize("inside", [True, False])
 async def test_a_publish_fails_in_bounded_time(fault: str, *, inside: bool) -> None:

@@ -26,7 +26,7 @@ from weakref import WeakSet
 
 from fairway.exceptions import ChannelFull, ChannelLayerUnavailable
 from fairway.layers.brokers.ipc import store
-from fairway.layers.brokers.ipc.readers import Readers
+from fairway.layers.brokers.readers import Readers
 from fairway.layers.notices import Notices
 
 __all__ = ["SQLiteQueues"]
@@ -223,7 +223,7 @@ class SQLiteQueues:
         self._store = store.Store(self._path)
         self._at_work = threading.Lock()  # Held whenever the store is used.
         self._forking: int | None = None  # The thread that does.
-        self._readers = Readers()
+        self._readers: Readers[store.Row] = Readers()
         self._lane = None
 
     def _enter(self, job: _Job, queue: str | None = None) -> Future[None]:
@@ -388,7 +388,7 @@ class SQLiteQueues:
                 for queue, count in wanted.items()
                 for row in store.take(connection, queue, count)
             ]
-        self._readers.forget_returned(len(returned))
+        self._readers.forget_returned(returned)
         return results, taken
 
     def _fail(self, writes: list[_Write], text: str) -> None:

@@ -1,22 +1,34 @@
 """
-Who gets a message that has left the file, and what becomes of one that nobody takes.
+Who gets a message that has left its store, and what becomes of one that nobody takes.
 """
 
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 import pytest
 
-from fairway.layers.brokers.ipc.readers import Readers
-from fairway.layers.brokers.ipc.store import Row
+from fairway.layers.brokers.readers import Readers as AnyReaders
+
+
+class Row(NamedTuple):
+    """
+    A message.
+    """
+
+    queue: str
+    payload: bytes
+
+
+Readers = AnyReaders[Row]
 
 
 def row(number: int, queue: str = "jobs") -> Row:
     """
     Make a message.
     """
-    return Row(number, queue, 0.0, b"%d" % number)
+    return Row(queue, b"%d" % number)
 
 
 async def test_messages_go_to_readers_in_the_order_they_came() -> None:
@@ -35,7 +47,7 @@ async def test_messages_go_to_readers_in_the_order_they_came() -> None:
 
 async def test_a_message_without_a_reader_is_put_back() -> None:
     """
-    It is kept until somebody says that it is in the file again.
+    It is kept until somebody says that it is in its store again.
     """
     readers = Readers()
     assert not readers
@@ -43,10 +55,25 @@ async def test_a_message_without_a_reader_is_put_back() -> None:
     assert readers
     assert not readers.hand_out(row(2))
     assert readers.returned() == [row(1), row(2)]
-    readers.forget_returned(1)
-    assert readers.returned() == [row(2)]
-    readers.forget_returned(1)
+    assert not readers.hand_out(row(3, "other"))
+    assert readers.returned("jobs") == [row(1), row(2)]
+    readers.forget_returned(readers.returned("jobs"))
+    assert readers.returned() == [row(3, "other")]
+    readers.forget_returned(readers.returned())
     assert not readers
+
+
+async def test_messages_that_are_alike_are_told_apart() -> None:
+    """
+    Forgetting one leaves the other.
+    """
+    readers = Readers()
+    first, second = row(1), row(1)
+    readers.hand_out(first)
+    readers.hand_out(second)
+    readers.forget_returned([second])
+    assert readers.returned() == [first]
+    assert readers.returned()[0] is first
 
 
 async def test_a_reader_that_gives_up_before_it_was_served_leaves_the_line() -> None:

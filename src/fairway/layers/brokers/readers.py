@@ -1,8 +1,9 @@
 """
 Who waits for a queue's messages in this process, on whichever loop, and in which order.
 
-A message that has left the file belongs to exactly one reader, or is on its way back into
-the file: that is what lives here. Nothing here reads or writes a file.
+A message that has left its store (a file, a server) belongs to exactly one reader, or is on
+its way back: that is what lives here, for the brokers that keep queues outside the process.
+Nothing here reads or writes a store.
 """
 
 from __future__ import annotations
@@ -11,13 +12,33 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Generic, Protocol, TypeVar
 
-from fairway.layers.brokers.ipc.store import Row
-
-__all__ = ["Reader", "Readers"]
+__all__ = ["Reader", "Readers", "Taken"]
 
 
-class Reader:
+class Taken(Protocol):
+    """
+    A message that was taken out of its store, with what it takes to put it back.
+    """
+
+    @property
+    def queue(self) -> str:
+        """
+        The queue it is from.
+        """
+
+    @property
+    def payload(self) -> bytes:
+        """
+        What its reader gets.
+        """
+
+
+T = TypeVar("T", bound=Taken)
+
+
+class Reader(Generic[T]):
     """
     One call that waits for a message.
 
@@ -32,10 +53,10 @@ class Reader:
     def __init__(self, queue: str, loop: asyncio.AbstractEventLoop) -> None:
         self.queue = queue
         self.future: asyncio.Future[bytes] = loop.create_future()
-        self.row: Row | None = None
+        self.row: T | None = None
         self._loop = loop
 
-    def give(self, row: Row) -> bool:
+    def give(self, row: T) -> bool:
         """
         Hand over a message from any thread; False if the loop has ended.
         """
@@ -59,7 +80,7 @@ class Reader:
         return True
 
 
-class Readers:
+class Readers(Generic[T]):
     """
     The readers of all queues, each queue's in the order in which they came. From any thread.
     """
@@ -67,8 +88,8 @@ class Readers:
     def __init__(self) -> None:
         # Collecting a reader that nobody awaits any more may enter it a second time.
         self._lock = threading.RLock()
-        self._lines: dict[str, deque[Reader]] = {}
-        self._returned: list[Row] = []
+        self._lines: dict[str, deque[Reader[T]]] = {}
+        self._returned: list[T] = []
 
     def __bool__(self) -> bool:
         """
@@ -89,16 +110,16 @@ class Readers:
         """
         return list(self._lines)
 
-    def wait(self, queue: str) -> Reader:
+    def wait(self, queue: str) -> Reader[T]:
         """
         Stand in line for a queue's next message, on the running loop.
         """
-        reader = Reader(queue, asyncio.get_running_loop())
+        reader: Reader[T] = Reader(queue, asyncio.get_running_loop())
         with self._lock:
             self._lines.setdefault(queue, deque()).append(reader)
         return reader
 
-    def give_up(self, reader: Reader) -> bool:
+    def give_up(self, reader: Reader[T]) -> bool:
         """
         Leave the line; whether a message that was given meanwhile is to be put back.
         """
@@ -119,7 +140,7 @@ class Readers:
         """
         return {queue: len(line) for queue in queues if (line := self._lines.get(queue))}
 
-    def hand_out(self, row: Row) -> bool:
+    def hand_out(self, row: T) -> bool:
         """
         Give a message to who has waited longest; False if nobody does and it is to be put back.
         """
@@ -134,18 +155,22 @@ class Readers:
                 return True
             reader.row = None  # Its loop has ended; nobody else touches it.
 
-    def returned(self) -> list[Row]:
+    def returned(self, queue: str | None = None) -> list[T]:
         """
-        Give what is to be put back; ``forget_returned`` follows once that has happened.
-        """
-        return list(self._returned)
+        Give what is to be put back, into one queue or into all of them.
 
-    def forget_returned(self, count: int) -> None:
+        ``forget_returned`` follows once that has happened.
         """
-        Forget the first messages of ``returned``, which are in the file again.
+        rows = list(self._returned)
+        return rows if queue is None else [row for row in rows if row.queue == queue]
+
+    def forget_returned(self, rows: Iterable[T]) -> None:
         """
+        Forget some messages that ``returned`` gave: they are in their store again.
+        """
+        done = {id(row) for row in rows}
         with self._lock:
-            del self._returned[:count]
+            self._returned = [row for row in self._returned if id(row) not in done]
 
     def dismiss(self, error: Exception) -> None:
         """
@@ -157,7 +182,7 @@ class Readers:
             for reader in line:
                 reader.fail(error)
 
-    def _next(self, queue: str) -> Reader | None:
+    def _next(self, queue: str) -> Reader[T] | None:
         """
         Take who has waited longest out of the line. The lock is held.
         """

@@ -1,0 +1,519 @@
+"""
+What becomes of members while Redis is away, forgets, stands still or refuses.
+
+Each scene has a server of its own, and somebody who sends all the time. Whatever happens: who
+was a member stays one, everything is subscribed again within a second of the server's return,
+a message is refused by the one exception in bounded time, and what did not arrive is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from time import monotonic
+
+import pytest
+from django.contrib.auth.models import Group
+from django.db.models.signals import post_save
+
+from fairway import abroadcast, broadcast, metrics
+from fairway.exceptions import ChannelLayerUnavailable
+from fairway.layers import RedisChannelLayer, owner
+from tests.integration.layers.fleet import until
+from tests.integration.layers.members import Script
+from tests.integration.layers.redis_members import (
+    BACK_SECONDS,
+    PREFIX,
+    QUICK,
+    Chatter,
+    assert_whole,
+    back_after,
+    channel_of,
+    party,
+    settled,
+)
+from tests.integration.layers.redis_server import (
+    RedisServer,
+    cluster_of_three,
+    fail_over,
+    free_port,
+    redis_server,
+    sentinel_server,
+)
+from tests.integration.layers.relay import relay
+from tests.integration.listening import default_layer
+
+pytestmark = pytest.mark.fault
+
+BOUND_SECONDS = 2.5
+"""
+Time within which a message is taken or refused: what ``party`` allows, and a busy machine.
+"""
+
+
+@pytest.fixture(autouse=True)
+async def served() -> AsyncIterator[None]:
+    """
+    Have the layers live on the loop of the test, as they do on a server's.
+    """
+    loop = asyncio.get_running_loop()
+    await owner.bind(loop)
+    yield
+    await owner.release(loop)
+
+
+@pytest.mark.parametrize("ending", ["stop", "kill"])
+async def test_a_server_that_restarts_ends_nothing(ending: str) -> None:
+    """Members of a server that ended, well or not, are members of the one in its place."""
+    with redis_server() as server:
+        async with party([server.address], "abc", **QUICK) as members:
+            async with Chatter(members[0]) as chatter:
+                await chatter.heard_by(members)
+                getattr(server, ending)()
+                await chatter.refuses()
+                server.start()
+                await back_after(server, members)
+                await chatter.heard_by(members)
+            assert chatter.slowest < BOUND_SECONDS
+            assert_whole(members, breaks=1)
+            assert len(server.clients()) == 2 * len(members)
+
+
+async def test_a_server_that_stands_still_is_left_and_found_again() -> None:
+    """Who sends learns within the time given, and nobody waits for a reply that never comes."""
+    with redis_server() as server:
+        async with party([server.address], **QUICK) as members:
+            async with Chatter(members[0]) as chatter:
+                await chatter.heard_by(members)
+                server.freeze()
+                await chatter.refuses()
+                # The probe has found the other connection dead by then, or finds it now.
+                await until(lambda: not any(member.layer.broker.connected for member in members))
+                server.thaw()
+                await back_after(server, members)
+                await chatter.heard_by(members)
+            assert chatter.slowest < BOUND_SECONDS
+            assert_whole(members, breaks=1)
+
+
+async def test_a_cut_subscriber_is_subscribed_again() -> None:
+    """What came in between is counted, each subject says so once, and nobody is refused."""
+    with redis_server() as server:
+        async with party([server.address], "abc") as members:
+            async with Chatter(members[0]) as chatter:
+                await chatter.heard_by(members)
+                server.cut(*server.subscribers())
+                await back_after(server, members)
+                await chatter.heard_by(members)
+            assert chatter.refused == 0
+            assert_whole(members, breaks=1)
+
+
+async def test_a_cut_commander_costs_nothing() -> None:
+    """A publish whose answer was lost is sent again, and heard once."""
+    with redis_server() as server:
+        async with party([server.address], "abc") as members:
+            async with Chatter(members[0]) as chatter:
+                for _ in range(3):
+                    await chatter.heard_by(members)
+                    server.cut(*server.commanders())
+                    await until(lambda: len(server.commanders()) == len(members))
+                await chatter.heard_by(members)
+            assert chatter.refused == 0
+            assert_whole(members, breaks=0)
+            for member in members:
+                assert member.ear.heard["room"]["a"].holes == []
+
+
+async def test_a_server_that_ends_idle_connections_ends_nothing_else() -> None:
+    """With ``timeout``, connections come and go while nobody speaks, and nothing is missed."""
+    with redis_server(timeout=1) as server:
+        async with party([server.address]) as members:
+            before = {client["id"] for client in server.commanders()}
+            await until(lambda: not before & {client["id"] for client in server.clients()})
+            async with Chatter(members[0]) as chatter:
+                await chatter.heard_by(members)
+            assert chatter.refused == 0
+            assert_whole(members, breaks=0)
+
+
+async def test_a_server_that_takes_no_writes_carries_groups_and_refuses_queues() -> None:
+    """Groups go on, a job is refused at once, and its readers get the next one it takes."""
+    with redis_server() as server:
+        async with party([server.address], **QUICK) as members:
+            sender, reader = members
+            taken = Jobs(reader)
+            async with Chatter(sender) as chatter:
+                await sender.push("jobs", [1])
+                await taken.come([1])
+                server.do("REPLICAOF", "127.0.0.1", free_port())
+                with pytest.raises(ChannelLayerUnavailable, match="READONLY"):
+                    await sender.push("jobs", [2])
+                await chatter.heard_by(members)
+                server.do("REPLICAOF", "NO", "ONE")
+                await sender.push("jobs", [3])
+                await taken.come([1, 3])
+                await chatter.heard_by(members)
+            await taken.end()
+            assert chatter.refused == 0
+            assert_whole(members, breaks=0)
+
+
+async def test_the_last_connection_a_server_takes_is_waited_for() -> None:
+    """With ``maxclients`` reached members try on, and are back once there is room."""
+    with redis_server(maxclients=40) as server, ExitStack() as stack:
+        async with party([server.address], **QUICK) as members:
+            async with Chatter(members[0]) as chatter:
+                await chatter.heard_by(members)
+                server.cut(*server.clients())
+                crowd = [stack.enter_context(greeted(server)) for _ in range(39)]
+                await chatter.refuses()
+                assert int(server.info("stats")["rejected_connections"]) > 0
+                assert {client["name"] for client in server.clients()} == {""}
+                for one in crowd:
+                    one.close()
+                await until(lambda: server.info("clients")["connected_clients"] != "40")
+                await back_after(server, members)
+                await chatter.heard_by(members)
+            assert_whole(members, breaks=1)
+
+
+async def test_a_thousand_who_join_at_once_need_two_connections() -> None:
+    """Nobody is refused, and whoever has joined hears what is sent then."""
+    number = 1000
+    with redis_server() as server:
+        async with party([server.address]) as (sender, crowd):
+            layer = crowd.layer
+            channels = [await layer.new_channel() for _ in range(number)]
+
+            async def join(channel: str) -> None:
+                await asyncio.gather(
+                    layer.group_add("all", channel), layer.group_add(channel, channel)
+                )
+
+            await asyncio.gather(*(join(channel) for channel in channels))
+            assert server.listeners(channel_of("group:all")) == 1
+            await sender.layer.group_send("all", {"type": "all"})
+            for channel in channels:
+                await sender.layer.group_send(channel, {"type": "one"})
+            for channel in channels:
+                assert [(await layer.receive(channel))["type"] for _ in range(2)] == ["all", "one"]
+            assert len(server.clients()) == 4
+            # The subjects of one loop turn are one command.
+            assert server.calls("subscribe") < 20
+            channels_before = server.channels()
+            server.cut(*server.subscribers())
+            assert server.channels() == []
+            begin = monotonic()
+            await until(lambda: server.channels() == channels_before)
+            assert monotonic() - begin < BACK_SECONDS
+            for channel in channels:
+                layer.detach(channel)
+
+
+async def test_who_has_joined_hears_although_the_subscriber_is_slow() -> None:
+    """Joining takes as long as the confirmation does, so that nothing is missed after it."""
+    with redis_server() as server:
+        async with (
+            relay(server.port) as hop,
+            party([("127.0.0.1", hop.port)]) as (member, _),
+            party([server.address], "c") as (sender,),
+        ):
+            hop.delay = 0.05
+            for number in range(8):
+                group = f"group-{number}"
+                await member.join([group])
+                await sender.send(group)
+                await member.hear(group, {sender.name: 1})
+            hop.delay = 0.0
+
+
+@pytest.mark.parametrize("fault", ["deafen", "silence"])
+async def test_a_subscription_that_is_half_dead_is_found(fault: str) -> None:
+    """A message to oneself that does not come back, or no answer at all, ends the connection."""
+    with redis_server() as server:
+        async with (
+            relay(server.port) as hop,
+            party([("127.0.0.1", hop.port)], "ab", **QUICK) as members,
+            party([server.address], "c") as (sender,),
+        ):
+            async with Chatter(sender) as chatter:
+                await chatter.heard_by(members)
+                listening = {client["id"] for client in server.subscribers()}
+                getattr(hop, fault)()
+                await until(lambda: len(listening - {one["id"] for one in server.clients()}) == 2)
+                await settled(server, [*members, sender])
+                await chatter.heard_by(members)
+            assert chatter.refused == 0
+            assert_whole(members, breaks=1)
+
+
+async def test_hostile_bytes_are_dropped_and_counted() -> None:
+    """Whatever lies on a channel or in a queue, the messages before and after it arrive."""
+    hostile = [b"", b"\x00", b"\xff" * 40, b"\x80" * 40, b"{}", bytes(range(256)), b"A" * 300_000]
+    with redis_server() as server:
+        async with party([server.address]) as members:
+            sender, member = members
+            process = f"process:{member.layer.hub.process}"
+            probe = server_channels(server, "probe:")
+            async with Chatter(sender) as chatter:
+                await chatter.heard_by(members)
+                dropped = metrics.drops.values.get("malformed", 0)
+                for data in hostile:
+                    server.do("PUBLISH", channel_of("group:a"), data)
+                    server.do("PUBLISH", channel_of(process), data)
+                    for channel in probe:
+                        server.do("PUBLISH", channel, data)
+                await chatter.heard_by(members)
+                assert metrics.drops.values["malformed"] == dropped + 2 * len(hostile)
+            assert member.layer.broker.connected
+            assert_whole(members, breaks=0)
+
+
+async def test_one_server_of_several_is_missed_by_its_own_subjects_alone() -> None:
+    """Groups on the servers that are there go on as if nothing had happened."""
+    with redis_server() as first, redis_server() as second:
+        async with party([first.address, second.address], **QUICK) as members:
+            sender, member = members
+            groups = [f"group-{number}" for number in range(12)]
+            await member.join(groups)
+            away = [name for name in groups if second.listeners(channel_of(f"group:{name}"))]
+            here = [name for name in groups if first.listeners(channel_of(f"group:{name}"))]
+            assert away
+            assert here
+            assert len(away) + len(here) == len(groups)
+            second.kill()
+            for group in away:
+                with pytest.raises(ChannelLayerUnavailable):
+                    await sender.send(group)
+            for group in here:
+                last = await sender.send(group, 3)
+                await member.hear(group, {sender.name: last})
+            second.start()
+            begin = monotonic()
+            await until(lambda: all(second.listeners(channel_of(f"group:{name}")) for name in away))
+            assert monotonic() - begin < BACK_SECONDS
+            for group in groups:
+                last = await sender.send(group, 3)
+                await member.hear(group, {sender.name: last})
+            told = {subject for subject, count in member.gaps if count is None}
+            assert told >= {f"group:{name}" for name in away}
+            assert not told & {f"group:{name}" for name in here}
+
+
+@pytest.mark.one_loop
+@pytest.mark.parametrize("how", ["planned", "killed", "frozen"])
+async def test_a_failover_is_followed(how: str) -> None:
+    """Members go where the Sentinels say, and are there within a second of its being so."""
+    with (
+        redis_server() as server,
+        redis_server(replicaof=replica_of(server)) as other,
+        sentinel_server(server) as sentinel,
+    ):
+        # The first one to be asked is gone.
+        sentinels = [("127.0.0.1", free_port()), sentinel.address]
+        hosts = [{"sentinels": sentinels, "master_name": "mymaster"}]
+        async with party(hosts, **QUICK) as members:
+            await follow(members, sentinel, server, other, how)
+
+
+async def follow(
+    members: list[Script],
+    sentinel: RedisServer,
+    server: RedisServer,
+    other: RedisServer,
+    how: str,
+) -> None:
+    """
+    Have a replica take over from a master, and show that the members take part.
+    """
+    place = [str(part).encode() for part in other.address]
+    asked = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")
+    taken = Jobs(members[1])
+    assert len(server.clients()) == 2 * len(members) + 2  # Two are the Sentinel's.
+    async with Chatter(members[0]) as chatter:
+        await chatter.heard_by(members)
+        await members[0].push("jobs", [1])
+        await taken.come([1])
+        if how == "planned":
+            fail_over(sentinel)
+        elif how == "killed":
+            server.kill()
+        else:
+            server.freeze()
+        await until(lambda: other.info("replication")["role"] == "master")
+        await until(lambda: sentinel.do(*asked) == place)
+        await back_after(other, members)
+        await chatter.heard_by(members)
+        if how == "frozen":
+            # It takes itself for the master until it is told otherwise.
+            server.thaw()
+            await until(lambda: server.info("replication")["role"] == "slave")
+            await chatter.heard_by(members)
+        await members[0].push("jobs", [2])
+        await taken.come([1, 2])
+    await taken.end()
+    assert chatter.slowest < BOUND_SECONDS
+    assert_whole(members, breaks=1)
+
+
+@pytest.mark.one_loop
+async def test_a_cluster_carries_groups_and_queues() -> None:
+    """Members at different nodes of a cluster reach each other, and share its queues."""
+    with cluster_of_three() as nodes:
+        first, second, third = ([node.address] for node in nodes)
+        async with (
+            party(first, "a") as (one,),
+            party(second, "b") as (two,),
+            party(third, "c") as (three,),
+        ):
+            members = [one, two, three]
+            for sender in members:
+                last = await sender.send("room", 5)
+                for member in members:
+                    await member.hear("room", {sender.name: last})
+            assert_whole(members, breaks=0)
+            # Their keys are on different nodes.
+            for queue in ("jobs", "mail", "more", "rest"):
+                taken = Jobs(two, queue)
+                await one.push(queue, [1])
+                await three.push(queue, [2])
+                await taken.come([1, 2])
+                await taken.end()
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_what_only_broadcasts_never_fails() -> None:
+    """Saving a row, and a request, go on at once without Redis; who asks with ``strict`` learns."""
+
+    def announce(instance: Group, **_: object) -> None:
+        broadcast("room", {"saved": instance.name})
+
+    with redis_server() as server:
+        layer = RedisChannelLayer([server.address], prefix=PREFIX, publish_timeout=2.0, **QUICK)
+        async with default_layer(layer), party([server.address], "a", **QUICK) as (member,):
+            channel = await layer.new_channel()
+            await layer.group_add("room", channel)
+            server.kill()
+            await until(lambda: not layer.broker.connected and not member.layer.broker.connected)
+            lost = metrics.drops.values.get("unavailable", 0)
+            post_save.connect(announce, sender=Group)
+            try:
+                begin = monotonic()
+                await Group.objects.acreate(name="editors")
+                await abroadcast("room", "hello")
+                assert monotonic() - begin < BOUND_SECONDS
+            finally:
+                post_save.disconnect(announce, sender=Group)
+            await until(lambda: metrics.drops.values["unavailable"] == lost + 2)
+            for publish in (
+                abroadcast("room", "hello", strict=True),
+                asyncio.to_thread(broadcast, "room", "hello", strict=True),
+                layer.group_send("room", {"type": "hello"}),
+            ):
+                with pytest.raises(ChannelLayerUnavailable):
+                    await publish
+            server.start()
+            await until(lambda: layer.broker.connected)
+            await abroadcast("room", "back", strict=True)
+            assert (await layer.receive(channel))["text"] == "back"
+
+
+@pytest.mark.one_loop
+@pytest.mark.slow(40, "the time for which a server is away, and then everybody idle, is the point")
+async def test_long_absences_and_long_silence() -> None:
+    """Whatever lasts longer than the times given by default ends nobody either."""
+    await asyncio.gather(
+        away_for_long(stands_still=False),
+        away_for_long(stands_still=True),
+        idle_for_long(timeout=0),
+        idle_for_long(timeout=5),
+    )
+
+
+async def away_for_long(*, stands_still: bool) -> None:
+    """
+    Have a server away, or stand still, for 8 s.
+    """
+    with redis_server() as server:
+        async with party([server.address], layer={"publish_timeout": 5.0}) as members:
+            async with Chatter(members[0]) as chatter:
+                await chatter.heard_by(members)
+                (server.freeze if stands_still else server.kill)()
+                await asyncio.sleep(8)
+                (server.thaw if stands_still else server.start)()
+                await back_after(server, members)
+                await chatter.heard_by(members)
+            assert chatter.refused > 0
+            assert chatter.slowest < 5 + 0.5
+            assert_whole(members, breaks=0 if stands_still else 1)
+
+
+async def idle_for_long(timeout: int) -> None:
+    """
+    Have nobody send for longer than redis-py waits for an answer, or the server for a word.
+    """
+    with redis_server(timeout=timeout) as server:
+        async with party([server.address]) as members:
+            await asyncio.sleep(12)
+            async with Chatter(members[0]) as chatter:
+                await chatter.heard_by(members)
+            assert chatter.refused == 0
+            assert_whole(members, breaks=0)
+
+
+class Jobs:
+    """
+    What a member takes from a queue.
+    """
+
+    def __init__(self, member: Script, queue: str = "jobs") -> None:
+        self._member = member
+        self._queue = queue
+        self._taken: list[int] = []
+        self._task = asyncio.create_task(self._take())
+
+    async def come(self, expected: list[int]) -> None:
+        """
+        Wait until just these were taken.
+        """
+        await until(lambda: len(self._taken) >= len(expected))
+        assert self._taken == expected
+
+    async def end(self) -> None:
+        """
+        Take no more.
+        """
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _take(self) -> None:
+        while True:
+            message = await self._member.layer.receive(self._queue)
+            self._taken.append(message["number"])
+
+
+def greeted(server: RedisServer) -> socket.socket:
+    """
+    Open a connection to a server that has answered there, if only to refuse.
+    """
+    connection = socket.create_connection(server.address, timeout=5)
+    connection.sendall(b"PING\r\n")
+    connection.recv(100)
+    return connection
+
+
+def replica_of(server: RedisServer) -> str:
+    """
+    Say whose replica a server is.
+    """
+    return "{} {}".format(*server.address)
+
+
+def server_channels(server: RedisServer, subject: str) -> list[bytes]:
+    """
+    Give the channels that subjects of this kind are.
+    """
+    return [name for name in server.channels() if channel_of(subject).encode() in name]
