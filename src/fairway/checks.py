@@ -121,7 +121,7 @@ def check_redis(**options: Any) -> list[checks.CheckMessage]:
     from fairway.layers.registry import REDIS, channel_layers
 
     layers = {}
-    for alias in _layers_of(REDIS, channel_layers.configs):
+    for alias in _layers_of(REDIS):
         try:
             layers[alias] = channel_layers[alias]
         except InvalidChannelLayerError:  # Told with the settings.
