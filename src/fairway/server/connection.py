@@ -550,7 +550,9 @@ class Connection(asyncio.Protocol):
         Give something to await while more than half the limit is pending, else None.
         """
         if self.sink.writable:
-            return None
+            # After a failed write too, which the loop has yet to tell: whoever sends without end
+            # has to let it.
+            return asyncio.sleep(0) if self.transport.is_closing() else None
         if self.transport.get_write_buffer_size() * 2 <= self.worker.options.outbox_bytes_max:
             return None
         return self.wait_for_room()

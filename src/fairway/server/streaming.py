@@ -10,6 +10,7 @@ own: the connection's deadline serves. The request itself is in ``exchange``.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import socket
 from math import inf
@@ -231,6 +232,9 @@ async def wait_for_room(connection: Connection, outbox: Outbox) -> None:
     """
     Wait until half an outbox's limit is free again, or the peer has gone.
     """
+    # Whoever sends without end and never waits would not hear that its peer has gone, and nobody
+    # else would get the loop.
+    await asyncio.sleep(0)
     outbox.flush()
     while outbox.crowded():
         await connection.wait_for_room()

@@ -10,6 +10,7 @@ import pytest
 
 from fairway import metrics
 from fairway.exceptions import ClientDisconnected
+from fairway.types import Receive, Scope, Send
 from fairway.wire.prepared import Prepared
 from tests.protocol.harness import (
     Call,
@@ -23,6 +24,7 @@ from tests.protocol.harness import (
 from tests.unit.wire.frames import BINARY, PING, PONG, TEXT, client_frame
 
 LIMIT = 65536
+PARTS_MAX = 5000
 TINY = 4096  # Of a kernel buffer, so that the kernel is full soon.
 
 
@@ -375,3 +377,31 @@ async def stuck(app: Puppet, served: Served) -> tuple[WebSocket, Call, int]:
         await asyncio.sleep(0)
         frames += 1
     return peer, call, frames
+
+
+@pytest.mark.parametrize("configured", [True, False])
+async def test_a_sender_that_never_waits(serve: Serve, configured: bool) -> None:
+    """
+    An application that sends without end and waits for nothing hears that its peer has gone.
+    """
+    go_on, sent = asyncio.Event(), []
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        if configured:
+            scope["extensions"]["fairway"]["configure"](gone_at_eof=True)
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        await go_on.wait()
+        for number in range(PARTS_MAX):
+            sent.append(number)
+            await send({"type": "http.response.body", "body": bytes(LIMIT), "more_body": True})
+
+    served = await serve(application)
+    peer = await served.connect()
+    await peer.send(request())
+    await peer.read_until(b"first")
+    # In this order and in one turn: it goes on before the loop looks at its sockets.
+    go_on.set()
+    peer.reset()
+    await until(lambda: not served.worker.connections)
+    assert len(sent) < PARTS_MAX
