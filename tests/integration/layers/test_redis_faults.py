@@ -102,6 +102,7 @@ async def test_a_cut_subscriber_is_subscribed_again() -> None:
     """What came in between is counted, each subject says so once, and nobody is refused."""
     with redis_server() as server:
         async with party([server.address], "abc") as members:
+            gaps, missing = metrics.gaps.value, metrics.missing.value
             async with Chatter(members[0]) as chatter:
                 await chatter.heard_by(members)
                 server.cut(*server.subscribers())
@@ -109,6 +110,9 @@ async def test_a_cut_subscriber_is_subscribed_again() -> None:
                 await chatter.heard_by(members)
             assert chatter.refused == 0
             assert_whole(members, breaks=1)
+            counts = [count for member in members for _, count in member.gaps]
+            assert metrics.gaps.value - gaps == counts.count(None) == 3 * len(members)
+            assert metrics.missing.value - missing == sum(count or 0 for count in counts)
 
 
 async def test_a_cut_commander_costs_nothing() -> None:
@@ -419,6 +423,7 @@ async def test_what_only_broadcasts_never_fails() -> None:
             await until(lambda: layer.broker.connected)
             await abroadcast("room", "back", strict=True)
             assert (await layer.receive(channel))["text"] == "back"
+            layer.detach(channel)
 
 
 @pytest.mark.one_loop
