@@ -217,6 +217,39 @@ async def test_a_thousand_who_join_at_once_need_two_connections() -> None:
                 layer.detach(channel)
 
 
+async def test_who_joins_while_redis_is_away_has_joined_once_it_is_back() -> None:
+    """A short absence refuses nobody who comes in it: they wait, and hear what is sent then."""
+    groups = [f"group-{number}" for number in range(300)]
+    with redis_server() as server:
+        async with party([server.address]) as (sender, member):
+            server.kill()
+            joining = asyncio.create_task(member.join(groups))
+            await until(lambda: not member.layer.broker.connected)
+            assert not joining.done()
+            server.start()
+            await joining
+            for group in groups:
+                last = await sender.send(group)
+                await member.hear(group, {sender.name: last})
+
+
+async def test_a_layer_moves_to_another_loop_while_redis_is_away() -> None:
+    """A server that starts or ends amid an absence has its members subscribed afterwards."""
+    loop = asyncio.get_running_loop()
+    with redis_server() as server:
+        async with party([server.address], **QUICK) as members:
+            for move in (owner.release, owner.bind):
+                server.kill()
+                await until(lambda: not any(one.layer.broker.connected for one in members))
+                await move(loop)
+                server.start()
+                await settled(server, members)
+                async with Chatter(members[0]) as chatter:
+                    await chatter.heard_by(members)
+                assert chatter.refused == 0
+            assert len(server.clients()) == 2 * len(members)
+
+
 async def test_who_has_joined_hears_although_the_subscriber_is_slow() -> None:
     """Joining takes as long as the confirmation does, so that nothing is missed after it."""
     with redis_server() as server:
