@@ -267,9 +267,9 @@ async def test_who_has_joined_hears_although_the_subscriber_is_slow() -> None:
             hop.delay = 0.0
 
 
-@pytest.mark.parametrize("fault", ["deafen", "silence"])
+@pytest.mark.parametrize("fault", ["deafen", "silence", "garble"])
 async def test_a_subscription_that_is_half_dead_is_found(fault: str) -> None:
-    """A message to oneself that does not come back, or no answer at all, ends the connection."""
+    """No message to oneself, no answer, or one of something else: the connection is made anew."""
     with redis_server() as server:
         async with (
             relay(server.port) as hop,
