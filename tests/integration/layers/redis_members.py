@@ -75,8 +75,8 @@ async def party(
         yield members
     finally:
         for member in members:
-            for queue in list(member.consumers):
-                await member.abstain(queue)
+            # Who still had a member would live on elsewhere.
+            member.layer.detach(member.channel)
             await member.layer.close()
 
 

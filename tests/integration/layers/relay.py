@@ -48,6 +48,13 @@ class Relay:
         for way in self._listeners:
             way.silent = True
 
+    def garble(self) -> None:
+        """
+        Have them get something now that is no Redis.
+        """
+        for way in self._listeners:
+            way.to_client.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """
         Relay one connection until either side ends it.
@@ -55,7 +62,7 @@ class Relay:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        way = _Way()
+        way = _Way(writer)
         try:
             from_server, to_server = await asyncio.open_connection("127.0.0.1", self._to)
             try:
@@ -114,7 +121,8 @@ class _Way:
     One connection.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, to_client: asyncio.StreamWriter) -> None:
+        self.to_client = to_client
         self.parser: hiredis.Reader | None = None
         self.silent = False
 

@@ -102,6 +102,7 @@ async def test_a_cut_subscriber_is_subscribed_again() -> None:
     """What came in between is counted, each subject says so once, and nobody is refused."""
     with redis_server() as server:
         async with party([server.address], "abc") as members:
+            gaps, missing = metrics.gaps.value, metrics.missing.value
             async with Chatter(members[0]) as chatter:
                 await chatter.heard_by(members)
                 server.cut(*server.subscribers())
@@ -109,6 +110,9 @@ async def test_a_cut_subscriber_is_subscribed_again() -> None:
                 await chatter.heard_by(members)
             assert chatter.refused == 0
             assert_whole(members, breaks=1)
+            counts = [count for member in members for _, count in member.gaps]
+            assert metrics.gaps.value - gaps == counts.count(None) == 3 * len(members)
+            assert metrics.missing.value - missing == sum(count or 0 for count in counts)
 
 
 async def test_a_cut_commander_costs_nothing() -> None:
@@ -213,6 +217,39 @@ async def test_a_thousand_who_join_at_once_need_two_connections() -> None:
                 layer.detach(channel)
 
 
+async def test_who_joins_while_redis_is_away_has_joined_once_it_is_back() -> None:
+    """A short absence refuses nobody who comes in it: they wait, and hear what is sent then."""
+    groups = [f"group-{number}" for number in range(300)]
+    with redis_server() as server:
+        async with party([server.address]) as (sender, member):
+            server.kill()
+            joining = asyncio.create_task(member.join(groups))
+            await until(lambda: not member.layer.broker.connected)
+            assert not joining.done()
+            server.start()
+            await joining
+            for group in groups:
+                last = await sender.send(group)
+                await member.hear(group, {sender.name: last})
+
+
+async def test_a_layer_moves_to_another_loop_while_redis_is_away() -> None:
+    """A server that starts or ends amid an absence has its members subscribed afterwards."""
+    loop = asyncio.get_running_loop()
+    with redis_server() as server:
+        async with party([server.address], **QUICK) as members:
+            for move in (owner.release, owner.bind):
+                server.kill()
+                await until(lambda: not any(one.layer.broker.connected for one in members))
+                await move(loop)
+                server.start()
+                await settled(server, members)
+                async with Chatter(members[0]) as chatter:
+                    await chatter.heard_by(members)
+                assert chatter.refused == 0
+            assert len(server.clients()) == 2 * len(members)
+
+
 async def test_who_has_joined_hears_although_the_subscriber_is_slow() -> None:
     """Joining takes as long as the confirmation does, so that nothing is missed after it."""
     with redis_server() as server:
@@ -230,9 +267,9 @@ async def test_who_has_joined_hears_although_the_subscriber_is_slow() -> None:
             hop.delay = 0.0
 
 
-@pytest.mark.parametrize("fault", ["deafen", "silence"])
+@pytest.mark.parametrize("fault", ["deafen", "silence", "garble"])
 async def test_a_subscription_that_is_half_dead_is_found(fault: str) -> None:
-    """A message to oneself that does not come back, or no answer at all, ends the connection."""
+    """No message to oneself, no answer, or one of something else: the connection is made anew."""
     with redis_server() as server:
         async with (
             relay(server.port) as hop,
@@ -419,6 +456,7 @@ async def test_what_only_broadcasts_never_fails() -> None:
             await until(lambda: layer.broker.connected)
             await abroadcast("room", "back", strict=True)
             assert (await layer.receive(channel))["text"] == "back"
+            layer.detach(channel)
 
 
 @pytest.mark.one_loop
