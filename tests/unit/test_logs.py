@@ -93,6 +93,19 @@ def test_a_level_of_the_project_stays(loggers: logging.Logger) -> None:
     assert loggers.level == logging.ERROR
 
 
+@pytest.fixture
+def loggers_as_they_were() -> Iterator[None]:
+    """
+    Gives all loggers of the process back what they say.
+    """
+    made = [each for each in logging.root.manager.loggerDict.values() if hasattr(each, "disabled")]
+    before = [each.disabled for each in made]
+    yield
+    for each, disabled in zip(made, before, strict=True):
+        each.disabled = disabled
+
+
+@pytest.mark.usefixtures("loggers_as_they_were")
 def test_silenced_loggers_speak_again() -> None:
     """disable_existing_loggers, dictConfig's default, does not silence what was made before."""
     logger = logging.getLogger("fairway.server")
@@ -110,6 +123,13 @@ class TestWarnings:
     """
     Warnings that tell of a fault become lines of the log.
     """
+
+    @pytest.fixture(autouse=True)
+    def no_connections(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        Leaves connections that other tests opened alone.
+        """
+        monkeypatch.setattr("fairway.db.close_old_connections", lambda **signal: None)
 
     @pytest.fixture(autouse=True)
     def shown(self, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
