@@ -331,6 +331,7 @@ async def test_one_server_of_several_is_missed_by_its_own_subjects_alone() -> No
             second.start()
             begin = monotonic()
             await until(lambda: all(second.listeners(channel_of(f"group:{name}")) for name in away))
+            await until(lambda: sender.layer.broker.connected)
             assert monotonic() - begin < BACK_SECONDS
             for group in groups:
                 last = await sender.send(group, 3)
