@@ -121,6 +121,8 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
+        # What came since this process began to replace another is heard now.
+        _mask_signals(signal.SIG_UNBLOCK)
 
     def _on_signal(self) -> None:
         """
@@ -166,9 +168,12 @@ def become_supervisor(options: ServerOptions) -> NoReturn:
         stream.flush()
     _return()
     arguments = [sys.executable, "-P", "-m", "fairway.server.supervisor"]
+    # Until the supervisor has handlers a signal would end it without a word.
+    _mask_signals(signal.SIG_BLOCK)
     try:
         os.execve(sys.executable, arguments, environ)  # noqa: S606 - our own interpreter
     except OSError as error:
+        _mask_signals(signal.SIG_UNBLOCK)
         raise ConfigurationError(
             f"workers: Python cannot be started as {sys.executable!r} ({error.strerror}); "
             "start the command with the full path of an interpreter",
@@ -234,6 +239,13 @@ def _return() -> None:
     if script is not None and script.endswith(f"{os.sep}{sys.argv[0]}"):
         with suppress(OSError):
             os.chdir(script.removesuffix(sys.argv[0]))
+
+
+def _mask_signals(how: int) -> None:
+    """
+    Hold back what a supervisor is told by others, or let it through.
+    """
+    signal.pthread_sigmask(how, {signal.SIGHUP, signal.SIGINT, signal.SIGTERM})
 
 
 def _has_terminal() -> bool:

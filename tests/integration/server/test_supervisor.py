@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +23,20 @@ from fairway.server.supervisor import become_supervisor
 
 
 @pytest.fixture
-def executed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def executed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """
     What would have taken this process's place: program, arguments, environment.
     """
     calls: list[Any] = []
 
     def replace(*arguments: Any) -> None:
-        calls.append(arguments)
+        calls.append((*arguments, signal.pthread_sigmask(signal.SIG_BLOCK, ())))
         raise Replaced
 
     monkeypatch.setattr(os, "execve", replace)
-    return calls
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield calls
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Replaced(Exception):
@@ -49,7 +53,7 @@ def test_hand_over(executed: list[Any], monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(supervisor, "_original_environ", lambda: dict(environ))
     with pytest.raises(Replaced):
         become_supervisor(ServerOptions(workers=3, trusted_proxies=("10.0.0.0/8",)))
-    ((program, arguments, given),) = executed
+    ((program, arguments, given, _),) = executed
     assert program == sys.executable
     assert arguments == [sys.executable, "-P", "-m", "fairway.server.supervisor"]
     told = json.loads(given.pop("FAIRWAY_SUPERVISOR"))
@@ -58,6 +62,15 @@ def test_hand_over(executed: list[Any], monkeypatch: pytest.MonkeyPatch) -> None
     assert told["path"] == "/own"
     home = str(Path(fairway.__file__).parents[1])
     assert given == {"PATH": "/bin", "PYTHONPATH": f"/own{os.pathsep}{home}"}
+
+
+def test_signals_meanwhile(executed: list[Any]) -> None:
+    """
+    What others say before the new program listens is held back for it.
+    """
+    with pytest.raises(Replaced):
+        become_supervisor(ServerOptions())
+    assert executed[0][3] >= {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
 
 
 def test_installed(executed: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
