@@ -137,6 +137,7 @@ def build_server(
     options, sources = resolved
     if place is not None and not place.speaks:
         say = _say_nothing
+    notes: list[str] = []
 
     def load() -> ASGIApplication:
         show_warnings(deprecations=place is None or place.speaks)
@@ -151,12 +152,12 @@ def build_server(
             raise ConfigurationError(describe_broken(error), fault=Fault.PROJECT_BROKEN) from error
         # What was loaded may have configured logging anew and disabled our loggers.
         configure_logging(_logging_setting())
-        for line in (*found.notes, *describe_hosts(), *describe_routes(found.application)):
-            say(line)
+        notes[:] = (*found.notes, *describe_hosts(), *describe_routes(found.application))
         return found.application
 
     def on_ready(address: str) -> None:
-        for line in _summary(options, sources):
+        # Not before: a start that fails has one line to say.
+        for line in (*notes, *_summary(options, sources)):
             say(line)
         if place is None:
             # Else a supervisor says it, once all serve.
