@@ -83,7 +83,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
                 if connection.recv(16).startswith(b"+PONG"):
                     return
         except OSError:
-            time.sleep(0.01)
+            time.sleep(0.01)  # Nobody tells when it listens; the deadline is above.
     raise BuildError(f"redis-server did not answer on port {port}")
 
 

@@ -50,15 +50,6 @@ def fresh_notices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def layer() -> Iterator[ChannelLayer]:
-    """
-    A layer of this process.
-    """
-    with default_layer_in_thread(InMemoryChannelLayer()) as layer:
-        yield layer
-
-
-@pytest.fixture
 def absent(fresh_notices: None) -> Iterator[ChannelLayer]:
     """
     A layer whose broker is away.

@@ -55,15 +55,6 @@ urlpatterns = [path("say/", say)]
 
 
 @pytest.fixture
-def layer() -> Iterator[ChannelLayer]:
-    """
-    A layer of this process.
-    """
-    with default_layer_in_thread(InMemoryChannelLayer()) as layer:
-        yield layer
-
-
-@pytest.fixture
 def heard(layer: ChannelLayer) -> Callable[[], list[bytes]]:
     """
     Give what a member of the group "news" has heard since it was asked last.

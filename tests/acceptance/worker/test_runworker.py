@@ -81,7 +81,7 @@ for line in sys.stdin:
                     send(channel, {"type": kind, "number": number})
                     break
                 except ChannelFull:
-                    time.sleep(0.01)
+                    time.sleep(0.01)  # Until a worker has made room.
 """
 
 

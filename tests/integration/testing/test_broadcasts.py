@@ -22,19 +22,10 @@ from fairway.consumers import JsonWebsocketConsumer
 from fairway.exceptions import MessageTooLarge
 from fairway.layers.layer import ChannelLayer, InMemoryChannelLayer
 from fairway.testing import CapturedBroadcast, WebsocketCommunicator, captured_broadcasts
-from tests.integration.listening import Listener, default_layer, default_layer_in_thread
+from tests.integration.listening import Listener, default_layer
 from tests.integration.test_broadcasting_commit import RefusedError, rolled_back, say
 
 urlpatterns = [path("say/", say)]
-
-
-@pytest.fixture
-def layer() -> Iterator[ChannelLayer]:
-    """
-    A layer of this process.
-    """
-    with default_layer_in_thread(InMemoryChannelLayer()) as layer:
-        yield layer
 
 
 @pytest.fixture

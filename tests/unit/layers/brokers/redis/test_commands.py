@@ -13,34 +13,9 @@ import pytest
 from fairway.exceptions import ChannelLayerUnavailable
 from fairway.layers.brokers.redis.commands import Commands, Refused
 from fairway.layers.brokers.redis.link import Link
+from tests.unit.layers.brokers.redis.fakes import FakeLink
 
 pytestmark = pytest.mark.one_loop
-
-
-class FakeLink:
-    """
-    Keeps what is written to it.
-    """
-
-    def __init__(self) -> None:
-        self.written: list[str] = []
-        self.lost = ""
-        self.ended = asyncio.Event()
-
-    def write(self, data: bytes) -> None:
-        """
-        Note a command.
-        """
-        parser = hiredis.Reader(encoding="utf-8")
-        parser.feed(data)
-        self.written.append(" ".join(parser.gets()))
-
-    def lose(self, reason: str) -> None:
-        """
-        Note why it was given up.
-        """
-        self.lost = reason
-        self.ended.set()
 
 
 class Line:
