@@ -4,6 +4,7 @@ What is said below the traceback of a project's own exception.
 
 from __future__ import annotations
 
+import sys
 import uuid
 from types import ModuleType
 from typing import Any
@@ -169,11 +170,12 @@ def test_described_in_one_line() -> None:
     """
     An exception of a module's import is put where the project can change it.
     """
-    module = ModuleType("shop")
+    module = ModuleType("never_imported_shop")
     with pytest.raises(ValueError, match="a\nb") as caught:
         exec(compile("\nraise ValueError('a\\nb')", "shop.py", "exec"), vars(module))
     assert describe(caught.value) == "shop.py, line 2: ValueError: a b"
     assert describe(ValueError("x")) == "ValueError: x"
+    assert sys.modules.get("never_imported_shop") is None
 
 
 def test_pythons_own_library_is_no_place() -> None:
