@@ -66,17 +66,12 @@ def subject(scope: Scope) -> str:
 
 def access(exchange: Exchange, status: int) -> None:
     """
-    Write the access log's line for one response.
+    Note the access log's line for one response.
     """
     scope = exchange.scope
     client = scope.get("client")
-    exchange.connection.worker.access_logger.info(
-        "%s %s %d",
-        client[0] if client else "-",
-        subject(scope),
-        status,
-        extra={"status_code": status},
-    )
+    host = client[0] if client else "-"
+    exchange.connection.worker.access_lines.add(host, subject(scope), status)
 
 
 def refused(scope: Scope, status: int, reason: str, fault: Fault) -> None:

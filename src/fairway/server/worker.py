@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from fairway import metrics
 from fairway.server import log
+from fairway.server.access import AccessLines
 from fairway.server.accept import BACKLOG, Acceptor, raise_descriptor_limit
 from fairway.server.board import SAMPLES_BYTES_MAX
 from fairway.server.clock import DateHeader
@@ -102,7 +103,7 @@ class Worker:
         self.flusher = Flusher(self.loop, options)
         self.date = DateHeader()
         self.access_log = options.access_log
-        self.access_logger = logging.getLogger(options.access_logger)
+        self.access_lines = AccessLines(self.loop, logging.getLogger(options.access_logger))
         self.stopping = False
         self.admitting = True
         self.seat = seat
@@ -358,6 +359,8 @@ class Worker:
     def close(self) -> None:
         """
         Let go of the listening socket, without which uvloop's loop may not close, and the timers.
+
+        What the access log still has to say is written.
         """
         self._stop_accepting()
         if self._acceptor is not None:
@@ -366,6 +369,7 @@ class Worker:
             self._samples_timer.cancel()
             metrics.share(None)
         self.timers.close()
+        self.access_lines.write()
 
     def _stop_accepting(self) -> None:
         """
