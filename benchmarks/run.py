@@ -1,7 +1,7 @@
 """
-Measure the figures that decide, side by side, and write ``RESULTS.md``.
+Measure the figures that decide, side by side; write ``RESULTS.md`` and ``docs/benchmarks.md``.
 
-    python benchmarks/run.py [--only echo,get] [--repeat 5] [--quick]
+    python benchmarks/run.py [--only echo,get] [--repeat 5] [--own] [--quick]
 
 Run it with the Python that has Fairway installed; ``README.md`` says the rest.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,15 +18,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.harness.all_facts import ALL_FACTS
+from benchmarks.harness.blocks import BLOCKS
 from benchmarks.harness.build import HERE, BuildError
 from benchmarks.harness.cores import Cores, kept_awake
+from benchmarks.harness.facts import Facts, fact_cells, play
 from benchmarks.harness.load import LoadError
 from benchmarks.harness.machine import Load, describe, raise_file_limit, wait_until_calm
-from benchmarks.harness.measure import Plan, measure, uses_peers, uses_redis
+from benchmarks.harness.measure import measure, uses_peers, uses_redis, without_peers
+from benchmarks.harness.page import write_page
 from benchmarks.harness.peers import environment, versions
+from benchmarks.harness.plan import Plan
 from benchmarks.harness.redis_server import redis_version
 from benchmarks.harness.report import render, row_cells
-from benchmarks.harness.rows import BLOCKS, Block
+from benchmarks.harness.rows import Block
 from benchmarks.harness.store import Record, load, save
 from benchmarks.harness.subjects import SubjectError
 
@@ -52,16 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine = describe(cores)
     recording = not (asked.quick or asked.server)
     failed = False
-    for block in BLOCKS:
-        if block.name not in asked.only:
+    started = time.monotonic()
+    for whole in (*BLOCKS, *ALL_FACTS):
+        if whole.name not in asked.only:
             continue
+        block = without_peers(whole) if asked.own and isinstance(whole, Block) else whole
         try:
             facts = machine
-            if uses_peers(block):
+            if block.peers if isinstance(block, Facts) else uses_peers(block):
                 # Made before calm is waited for: making it is work.
                 environment()
                 facts = {**facts, "beside": versions()}
-            if uses_redis(block):
+            if block.redis if isinstance(block, Facts) else uses_redis(block):
                 facts = {**facts, "redis-server": redis_version()}
             before = wait_until_calm(0 if asked.quick else asked.patience)
             record = run_block(block, plan, cores, facts, before)
@@ -71,23 +79,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         if recording:
             save(block.name, record)
-            (HERE / "RESULTS.md").write_text(render(load()), encoding="utf-8")
+            records = load()
+            (HERE / "RESULTS.md").write_text(render(records), encoding="utf-8")
+            write_page(records)
+    print(f"That took {(time.monotonic() - started) / 60:.0f} minutes.")
     if not recording:
         print("Nothing was recorded: results come from full runs of Fairway alone.")
     return int(failed)
 
 
 def run_block(
-    block: Block, plan: Plan, cores: Cores, machine: dict[str, str], before: Load
+    block: Block | Facts, plan: Plan, cores: Cores, machine: dict[str, str], before: Load
 ) -> Record:
     """
     Measure one block and print its rows.
     """
-    print(f"{block.name}: load average {before.average} after waiting {before.waited:.0f} s")
+    meanwhile = "" if before.meanwhile is None else f", {before.meanwhile} meanwhile"
+    waited = f"after waiting {before.waited:.0f} s{meanwhile}"
+    print(f"{block.name}: load average {before.average} {waited}")
     with kept_awake(cores):
-        repetitions = measure(block, plan, cores, report=lambda line: print(line, flush=True))
-    for row in block.rows:
-        print("   ", " | ".join(cell for cell in row_cells(row, repetitions) if cell))
+        if isinstance(block, Facts):
+            repetitions = play(block, plan, cores, report=show)
+            rows = [fact_cells(fact, repetitions) for fact in block.facts]
+        else:
+            repetitions = measure(block, plan, cores, report=show)
+            rows = [row_cells(row, repetitions) for row in block.rows]
+    for cells in rows:
+        print("   ", " | ".join(cell for cell in cells if cell))
     print(flush=True)
     return Record(
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -97,14 +115,22 @@ def run_block(
         waited=before.waited,
         window=plan.seconds,
         repetitions=repetitions,
+        meanwhile=before.meanwhile,
     )
+
+
+def show(line: str) -> None:
+    """
+    Print a line at once.
+    """
+    print(line, flush=True)
 
 
 def parser() -> argparse.ArgumentParser:
     """
     Return the command line.
     """
-    names = [block.name for block in BLOCKS]
+    names = [block.name for block in (*BLOCKS, *ALL_FACTS)]
     result = argparse.ArgumentParser(prog="benchmarks/run.py", description="Measure Fairway.")
     result.add_argument(
         "--only",
@@ -121,7 +147,12 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         default=180,
         metavar="SECONDS",
-        help="longest wait for a load average below 0.5 before each block (default 180)",
+        help="longest wait for a load below 0.5 before each block (default 180)",
+    )
+    result.add_argument(
+        "--own",
+        action="store_true",
+        help="leave out the servers of others, but for those that a bar is measured by",
     )
     result.add_argument(
         "--quick", action="store_true", help="one short repetition, printed and not recorded"
@@ -142,7 +173,7 @@ def block_names(text: str) -> list[str]:
     Raises:
         argparse.ArgumentTypeError: One of them is no block.
     """
-    known = [block.name for block in BLOCKS]
+    known = [block.name for block in (*BLOCKS, *ALL_FACTS)]
     names = text.split(",")
     for name in names:
         if name not in known:

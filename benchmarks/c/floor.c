@@ -3,8 +3,8 @@
  *
  * It does on the wire what the measured servers do, and nothing else: upgrade
  * with a real accept key, echo, one message to every open WebSocket when a
- * client says "publish <bytes> <burst>", a 13-byte answer to a keep-alive GET,
- * the close handshake. It has no time-outs, no queues and no fragmented
+ * client says "publish <bytes> <burst>", the same as events to every reader of
+ * /events, a 13-byte answer to any other keep-alive GET, the close handshake. It has no time-outs, no queues and no fragmented
  * messages: a client that reads too slowly or sends anything else is dropped.
  */
 #define _GNU_SOURCE
@@ -16,18 +16,22 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-enum { EVENTS = 512, BACKLOG = 1024, BURST_LIMIT = 16 };
+enum { EVENTS = 512, BACKLOG = 1024, BURST_LIMIT = 16, EVENT_LIMIT = 24 /* of a message's event, around its text */ };
+
+struct audience {
+    struct connection **all;
+    size_t count, room;
+};
 
 struct connection {
     int fd;
-    bool websocket;
-    size_t index;    /* in `members`, once it is a WebSocket */
+    struct audience *audience;    /* NULL until it is a WebSocket or an event stream */
+    size_t index;    /* in there */
     struct rest rest;
 };
 
 static int epoll;
-static struct connection **members;
-static size_t member_count, member_room;
+static struct audience members, streams;
 
 static void die(const char *what)
 {
@@ -37,9 +41,10 @@ static void die(const char *what)
 
 static void close_connection(struct connection *connection)
 {
-    if (connection->websocket) {
-        struct connection *last = members[--member_count];
-        members[connection->index] = last;
+    struct audience *audience = connection->audience;
+    if (audience) {
+        struct connection *last = audience->all[--audience->count];
+        audience->all[connection->index] = last;
         last->index = connection->index;
     }
     close(connection->fd);
@@ -52,35 +57,54 @@ static bool write_all(int fd, const void *data, size_t length)
     return send(fd, data, length, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)length;
 }
 
-/* ---- WebSocket ----------------------------------------------------------- */
+/* ---- publishing ----------------------------------------------------------- */
 
-static void join_members(struct connection *connection)
+static void join(struct audience *audience, struct connection *connection)
 {
-    if (member_count == member_room) {
-        member_room = member_room ? 2 * member_room : 1024;
-        members = realloc(members, member_room * sizeof *members);
-        if (!members)
+    if (audience->count == audience->room) {
+        audience->room = audience->room ? 2 * audience->room : 1024;
+        audience->all = realloc(audience->all, audience->room * sizeof *audience->all);
+        if (!audience->all)
             die("realloc");
     }
-    connection->websocket = true;
-    connection->index = member_count;
-    members[member_count++] = connection;
+    connection->audience = audience;
+    connection->index = audience->count;
+    audience->all[audience->count++] = connection;
 }
 
-/* Sends `burst` messages of `bytes` bytes to every WebSocket, one write for each socket. */
+/* One write for each of them. */
+static void send_to(const struct audience *audience, const void *data, size_t length)
+{
+    for (size_t i = 0; i < audience->count; i++)
+        if (!write_all(audience->all[i]->fd, data, length))
+            shutdown(audience->all[i]->fd, SHUT_RDWR);    /* its own event closes it, after this loop */
+}
+
+/* Sends `burst` messages of `bytes` bytes to every WebSocket and, as chunks with an event each, to every stream. */
 static void publish(size_t bytes, size_t burst)
 {
-    static unsigned char frames[BURST_LIMIT * (HEAD_LIMIT + PAYLOAD_LIMIT)];
+    static unsigned char out[BURST_LIMIT * (EVENT_LIMIT + PAYLOAD_LIMIT)];
     size_t length = 0;
     for (size_t i = 0; i < burst; i++) {
-        length += write_head(frames + length, TEXT, bytes);
-        memset(frames + length, 'x', bytes);
+        length += write_head(out + length, TEXT, bytes);
+        memset(out + length, 'x', bytes);
         length += bytes;
     }
-    for (size_t i = 0; i < member_count; i++)
-        if (!write_all(members[i]->fd, frames, length))
-            shutdown(members[i]->fd, SHUT_RDWR);    /* its own event closes it, after this loop */
+    send_to(&members, out, length);
+    if (!streams.count)
+        return;
+    length = 0;
+    for (size_t i = 0; i < burst; i++) {
+        length += (size_t)sprintf((char *)out + length, "%zx\r\ndata: ", bytes + 8);
+        memset(out + length, 'x', bytes);
+        length += bytes;
+        memcpy(out + length, "\n\n\r\n", 4);
+        length += 4;
+    }
+    send_to(&streams, out, length);
 }
+
+/* ---- WebSocket ----------------------------------------------------------- */
 
 static bool publish_command(const struct frame *frame)
 {
@@ -142,8 +166,16 @@ static bool upgrade(struct connection *connection, const unsigned char *head, si
     memcpy(response, start, sizeof start - 1);
     accept_key(key, response + sizeof start - 1);
     memcpy(response + sizeof start - 1 + ACCEPT_LENGTH, "\r\n\r\n", 4);
-    join_members(connection);
+    join(&members, connection);
     return write_all(connection->fd, response, sizeof start - 1 + ACCEPT_LENGTH + 4);
+}
+
+static bool stream(struct connection *connection)
+{
+    static const char head[] = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
+                               "Transfer-Encoding: chunked\r\n\r\n";
+    join(&streams, connection);
+    return write_all(connection->fd, head, sizeof head - 1);
 }
 
 static bool on_request(struct connection *connection, const unsigned char *head, size_t length)
@@ -153,6 +185,8 @@ static bool on_request(struct connection *connection, const unsigned char *head,
         return false;
     if (header_is(head, length, "Upgrade", "websocket"))
         return upgrade(connection, head, length);
+    if (!memcmp(head, "GET /events ", 12))
+        return stream(connection);
     return write_all(connection->fd, page, sizeof page - 1);
 }
 
@@ -163,7 +197,9 @@ static ssize_t consume(struct connection *connection, size_t total)
 {
     size_t used = 0;
     while (used < total) {
-        if (!connection->websocket) {
+        if (connection->audience == &streams)
+            return -1;    /* a reader has nothing to say */
+        if (!connection->audience) {
             size_t length = http_head_length(input + used, total - used);
             if (!length)
                 break;

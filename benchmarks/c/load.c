@@ -6,6 +6,8 @@
  *   connect  every slot connects, upgrades, does the close handshake, starts again
  *   fanout   the first of the members says "publish <bytes> <burst>"; once every
  *            member has its messages the next round starts
+ *   sse      the same to event streams: the first connection is the publisher's WebSocket,
+ *            all others read a chunked response at --stream
  *   idle     opens WebSockets and holds them (pings answered) until a line or the
  *            end of standard input
  *
@@ -32,29 +34,33 @@ enum {
     OPENING_LIMIT = 64,    /* connections on their way at once: less than any server's backlog */
     PID_LIMIT = 64,
     REQUEST_LIMIT = 1024,
+    CHUNK_HEAD_LIMIT = 10,    /* digits and line end of a chunk's length */
+    EVENT_HEAD = 6,    /* what stands before the text of an event, and behind it */
+    EVENT_TAIL = 2,
 };
 
 static const uint64_t SECOND = 1000000000;
-static const uint64_t PATIENCE = 10 * SECOND;    /* for every single answer */
 
 /* ---- what is asked for ----------------------------------------------------- */
 
-enum mode { ECHO, GET, CONNECT, FANOUT, IDLE };
-static const char *const MODES[] = {"echo", "get", "connect", "fanout", "idle"};
+enum mode { ECHO, GET, CONNECT, FANOUT, SSE, IDLE };
+static const char *const MODES[] = {"echo", "get", "connect", "fanout", "sse", "idle"};
 
 static struct {
     enum mode mode;
     uint16_t port;
     const char *path;
+    const char *stream;
     bool cookie;
     size_t connections;
     size_t bytes;    /* of a message; of the body in mode get */
     size_t burst;
-    uint64_t warmup, window;    /* nanoseconds */
+    uint64_t warmup, window, patience;    /* nanoseconds; the last for every single answer */
     clockid_t clocks[PID_LIMIT];
     size_t clock_count;
 } asked = {
-    .path = "/", .connections = 100, .bytes = 128, .burst = 1, .warmup = 500000000, .window = 2000000000};
+    .path = "/", .stream = "/", .connections = 100, .bytes = 128, .burst = 1,
+    .warmup = 500000000, .window = 2000000000, .patience = 10000000000};
 
 /* ---- what happens ------------------------------------------------------------ */
 
@@ -64,7 +70,7 @@ struct connection {
     int fd;
     enum state state;
     uint64_t deadline;    /* of the answer waited for; 0 if none is */
-    uint64_t received;    /* messages, in mode fanout */
+    uint64_t received;    /* messages, in the modes fanout and sse */
     struct rest rest;
     char key[KEY_LENGTH + 1];
 };
@@ -78,7 +84,7 @@ static uint64_t begun, begun_server, begun_own, begun_operations;
 static struct { uint64_t wall, server, own, operations; } result;
 
 /* One message or command, masked and ready to be sent. */
-static unsigned char outgoing[HEAD_LIMIT + PAYLOAD_LIMIT], *expected;
+static unsigned char outgoing[HEAD_LIMIT + PAYLOAD_LIMIT], *expected, *expected_event;
 static size_t outgoing_length;
 static const unsigned char MASK[4] = {0x5a, 0xc3, 0x17, 0x9e};
 
@@ -122,6 +128,12 @@ static void __attribute__((noreturn, format(printf, 1, 2))) fail(const char *for
     exit(1);
 }
 
+/* The first connection of mode sse is the publisher's. */
+static bool is_stream(const struct connection *connection)
+{
+    return asked.mode == SSE && connection != connections;
+}
+
 /* ---- sending -------------------------------------------------------------------- */
 
 static void send_all(const struct connection *connection, const void *data, size_t length)
@@ -155,7 +167,15 @@ static void prepare_outgoing(void)
     if (!expected)
         fail("out of memory");
     memset(expected, 'x', PAYLOAD_LIMIT);
-    if (asked.mode == FANOUT) {
+    if (asked.mode == SSE) {
+        expected_event = malloc(EVENT_HEAD + asked.bytes + EVENT_TAIL);
+        if (!expected_event)
+            fail("out of memory");
+        memcpy(expected_event, "data: ", EVENT_HEAD);
+        memset(expected_event + EVENT_HEAD, 'x', asked.bytes);
+        memcpy(expected_event + EVENT_HEAD + asked.bytes, "\n\n", EVENT_TAIL);
+    }
+    if (asked.mode == FANOUT || asked.mode == SSE) {
         int length = snprintf(command, sizeof command, "publish %zu %zu", asked.bytes, asked.burst);
         outgoing_length = masked_frame(outgoing, TEXT, command, (size_t)length);
     } else {
@@ -187,8 +207,17 @@ static void send_get(struct connection *connection)
             "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\nAccept-Language: en-US,en;q=0.5\r\n"
             "Accept-Encoding: gzip, deflate\r\nConnection: keep-alive\r\n%s\r\n", asked.path, asked.port,
             asked.cookie ? "Cookie: sessionid=q8m2x0w5v7n1t4r6z3y9k2j5h8g1f4d7\r\n" : "");
-    connection->deadline = now + PATIENCE;
+    connection->deadline = now + asked.patience;
     send_all(connection, request, length);
+}
+
+static void send_stream_request(struct connection *connection)
+{
+    char request[REQUEST_LIMIT];
+    int length = snprintf(request, sizeof request,
+        "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%u\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Firefox/140.0\r\n"
+        "Accept: text/event-stream\r\nCache-Control: no-cache\r\nConnection: keep-alive\r\n\r\n", asked.stream, asked.port);
+    send_all(connection, request, (size_t)length);
 }
 
 static void send_upgrade(struct connection *connection)
@@ -204,7 +233,7 @@ static void send_upgrade(struct connection *connection)
 
 static void send_message(struct connection *connection)
 {
-    connection->deadline = now + PATIENCE;
+    connection->deadline = now + asked.patience;
     send_all(connection, outgoing, outgoing_length);
 }
 
@@ -222,6 +251,8 @@ static void send_first_request(struct connection *connection)
     connection->state = STARTING;
     if (asked.mode == GET)
         send_get(connection);
+    else if (is_stream(connection))
+        send_stream_request(connection);
     else
         send_upgrade(connection);
 }
@@ -234,7 +265,7 @@ static void start_connection(struct connection *connection)
     if (connection->fd < 0)
         fail("socket: %s", strerror(errno));
     setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
-    connection->deadline = now + PATIENCE;
+    connection->deadline = now + asked.patience;
     if (connect(connection->fd, (struct sockaddr *)&address, sizeof address) && errno != EINPROGRESS)
         fail("connect: %s", strerror(errno));
 
@@ -285,7 +316,7 @@ static void end_window(void)
     result.operations = operations - begun_operations;
 }
 
-/* Enters the next phase when its time has come. In mode fanout only called between rounds. */
+/* Enters the next phase when its time has come. In modes with rounds only called between them. */
 static void advance(void)
 {
     if (phase == WARMING && now >= phase_start + asked.warmup) {
@@ -305,7 +336,7 @@ static void start_round(void)
     if (phase == DONE)
         return;
     rounds++;
-    round_left = asked.connections * asked.burst;
+    round_left = (asked.connections - (asked.mode == SSE)) * asked.burst;
     send_message(&connections[0]);
 }
 
@@ -314,7 +345,7 @@ static void start_work(void)
 {
     phase = WARMING;
     phase_start = now;
-    if (asked.mode == FANOUT) {
+    if (asked.mode == FANOUT || asked.mode == SSE) {
         start_round();
     } else if (asked.mode == IDLE) {
         result.operations = opened;
@@ -333,7 +364,7 @@ static void on_open(struct connection *connection)
     opened++;
     if (asked.mode == CONNECT) {
         connection->state = CLOSING;
-        connection->deadline = now + PATIENCE;
+        connection->deadline = now + asked.patience;
         send_control(connection, CLOSE, "\x03\xe8", 2);    /* 1000 */
     } else if (opened == asked.connections) {
         start_work();
@@ -372,6 +403,57 @@ static size_t check_response(const unsigned char *data, size_t available)
     return available < length + asked.bytes ? 0 : length + asked.bytes;
 }
 
+static void check_stream(const unsigned char *head, size_t length)
+{
+    size_t value_length;
+    if (memcmp(head, "HTTP/1.1 200 ", 13))
+        fail("event stream answered with: %.12s", head);
+    const char *type = header(head, length, "Content-Type", &value_length);
+    if (!type || value_length < 17 || strncasecmp(type, "text/event-stream", 17))
+        fail("Content-Type is not text/event-stream: %.*s", type ? (int)value_length : 7, type ? type : "missing");
+    if (!header_is(head, length, "Transfer-Encoding", "chunked"))
+        fail("an event stream that is not chunked");
+}
+
+/* One member has one message more. */
+static void on_delivery(struct connection *connection)
+{
+    operations++;
+    if (++connection->received > rounds * asked.burst || !round_left)
+        fail("a member got more than the %zu messages of its round", asked.burst);
+    if (--round_left == 0)
+        start_round();
+}
+
+/* Handles one chunk, which holds whole events; returns its length, or 0 if more must come. */
+static size_t on_chunk(struct connection *connection, const unsigned char *data, size_t available)
+{
+    const size_t event = EVENT_HEAD + asked.bytes + EVENT_TAIL;
+    const unsigned char *end = memmem(data, available < CHUNK_HEAD_LIMIT ? available : CHUNK_HEAD_LIMIT, "\r\n", 2);
+    if (!end && available >= CHUNK_HEAD_LIMIT)
+        fail("a chunk without a length");
+    if (!end)
+        return 0;
+    const size_t length = strtoul((const char *)data, NULL, 16), head = (size_t)(end - data) + 2;
+    if (!length)
+        fail("an event stream was ended by the server");
+    if (available < head + length + 2)
+        return 0;
+    data += head;
+    if (memcmp(data + length, "\r\n", 2))
+        fail("a chunk is longer than its length");
+    if (memmem(data, length, "data:", 5)) {    /* else comments, and when to come back */
+        if (length % event)
+            fail("not whole events of %zu bytes: a chunk of %zu", event, length);
+        for (size_t at = 0; at < length; at += event) {
+            if (memcmp(data + at, expected_event, event))
+                fail("not the expected event");
+            on_delivery(connection);
+        }
+    }
+    return head + length + 2;
+}
+
 static void on_message(struct connection *connection, const struct frame *frame)
 {
     if (asked.mode != ECHO && asked.mode != FANOUT)
@@ -380,15 +462,12 @@ static void on_message(struct connection *connection, const struct frame *frame)
         || memcmp(frame->payload, expected, frame->length))
         fail("not the expected text of %zu bytes: opcode %d, final %d, %zu bytes",
              asked.bytes, frame->opcode, frame->final, frame->length);
-    operations++;
-    if (asked.mode == ECHO) {
-        send_message(connection);
+    if (asked.mode == FANOUT) {
+        on_delivery(connection);
         return;
     }
-    if (++connection->received > rounds * asked.burst || !round_left)
-        fail("a member got more than the %zu messages of its round", asked.burst);
-    if (--round_left == 0)
-        start_round();
+    operations++;
+    send_message(connection);
 }
 
 static void on_frame(struct connection *connection, const struct frame *frame)
@@ -430,11 +509,13 @@ static size_t consume_one(struct connection *connection, unsigned char *data, si
     if (connection->state == STARTING) {
         size_t length = http_head_length(data, available);
         if (length) {
-            check_upgrade(connection, data, length);
+            is_stream(connection) ? check_stream(data, length) : check_upgrade(connection, data, length);
             on_open(connection);
         }
         return length;
     }
+    if (is_stream(connection))
+        return on_chunk(connection, data, available);
     struct frame frame;
     switch (parse_frame(data, available, &frame)) {
     case COMPLETE:
@@ -486,7 +567,7 @@ static void check_deadlines(void)
     for (size_t i = 0; i < started; i++)
         if (connections[i].deadline && connections[i].deadline < now)
             fail("nothing in %llu s: connection %zu in state %d, %zu of %zu opened, %llu deliveries of a round missing",
-                 (unsigned long long)(PATIENCE / SECOND), i, connections[i].state, opened, asked.connections,
+                 (unsigned long long)(asked.patience / SECOND), i, connections[i].state, opened, asked.connections,
                  (unsigned long long)round_left);
 }
 
@@ -524,7 +605,7 @@ static void run(void)
                 on_readable(connection, events[i].events & EPOLLRDHUP);
         }
         check_deadlines();
-        if (asked.mode != FANOUT && asked.mode != IDLE)
+        if (asked.mode != FANOUT && asked.mode != SSE && asked.mode != IDLE)
             advance();
     }
 }
@@ -533,8 +614,9 @@ static void run(void)
 
 static void __attribute__((noreturn)) usage(const char *wrong)
 {
-    fprintf(stderr, "load: %s\nusage: load echo|get|connect|fanout|idle --port N [--path /] [--cookie] [--connections 100]\n"
-                    "            [--bytes 128] [--burst 1] [--warmup 0.5] [--seconds 2] [--pid N]...\n", wrong);
+    fprintf(stderr, "load: %s\nusage: load echo|get|connect|fanout|sse|idle --port N [--path /] [--stream /] [--cookie]\n"
+                    "            [--connections 100] [--bytes 128] [--burst 1] [--warmup 0.5] [--seconds 2]\n"
+                    "            [--patience 10] [--pid N]...\n", wrong);
     exit(2);
 }
 
@@ -565,6 +647,7 @@ static void read_options(int argc, char **argv)
         {"connections", required_argument, NULL, 'n'}, {"bytes", required_argument, NULL, 'b'},
         {"burst", required_argument, NULL, 'k'},   {"warmup", required_argument, NULL, 'w'},
         {"seconds", required_argument, NULL, 's'}, {"pid", required_argument, NULL, 'c'},
+        {"stream", required_argument, NULL, 'e'},  {"patience", required_argument, NULL, 't'},
         {0}};
     while (asked.mode <= IDLE && (argc < 2 || strcmp(argv[1], MODES[asked.mode])))
         asked.mode++;
@@ -582,13 +665,17 @@ static void read_options(int argc, char **argv)
         case 'w': asked.warmup = (uint64_t)(number(optarg, 0, 600) * 1e9); break;
         case 's': asked.window = (uint64_t)(number(optarg, 0, 600) * 1e9); break;
         case 'c': add_clock(optarg); break;
+        case 'e': asked.stream = optarg; break;
+        case 't': asked.patience = (uint64_t)(number(optarg, 1, 600) * 1e9); break;
         default: usage("unknown option");
         }
     }
     if (!asked.port || optind != argc)
         usage("--port is needed, and nothing but options");
-    if (strlen(asked.path) > 256)
-        usage("--path is longer than 256 bytes");
+    if (strlen(asked.path) > 256 || strlen(asked.stream) > 256)
+        usage("--path or --stream is longer than 256 bytes");
+    if (asked.mode == SSE && asked.connections < 2)
+        usage("mode sse needs the publisher's connection and a stream");
 }
 
 int main(int argc, char **argv)

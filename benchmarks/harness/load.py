@@ -74,7 +74,7 @@ def drive(
     Args:
         server: Who is measured.
         cores: Where the load generator runs.
-        mode: What it does: echo, get, connect or fanout.
+        mode: What it does: echo, get, connect, fanout or sse.
         options: Further options of its command line.
         warmup: Seconds of the same work before the window.
         seconds: Length of the window.
@@ -87,17 +87,22 @@ def drive(
     for pid in server.pids():
         command += ["--pid", str(pid)]
     with pinned(cores.load):
-        done = subprocess.run(
-            command,
-            check=False,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            timeout=warmup + seconds + EXTRA_SECONDS,
-        )
+        try:
+            done = subprocess.run(
+                command,
+                check=False,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                timeout=warmup + seconds + EXTRA_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            raise LoadError(complaint(server, mode, "did not come to an end")) from None
     if done.returncode:
         raise LoadError(complaint(server, mode, done.stdout or done.stderr))
     answer = json.loads(done.stdout)
+    if not answer["operations"] or not answer["server_cpu_ns"]:
+        raise LoadError(complaint(server, mode, "nothing was done in the window"))
     return LoadResult(
         operations=answer["operations"],
         wall_seconds=answer["wall_seconds"],

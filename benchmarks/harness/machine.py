@@ -4,6 +4,7 @@ The machine a measurement runs on: calm, limits, and what to note down.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import resource
@@ -17,33 +18,63 @@ from pathlib import Path
 from benchmarks.harness.build import HERE
 from benchmarks.harness.cores import Cores
 
-__all__ = ["CALM", "Load", "describe", "raise_file_limit", "wait_until_calm"]
+__all__ = ["CALM", "Load", "describe", "load_of", "raise_file_limit", "wait_until_calm"]
 
-# Load average below which a block may start.
+# Load below which a block may start.
 CALM = 0.5
 PACKAGES = ("fairway", "Django", "asgiref", "httptools", "uvloop")
+
+
+# The kernel renews the averages this often, and forgets by this factor each time.
+TICK = 5.004
+DECAY = math.exp(-5 / 60)
+TICKS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
     """
-    Load average of the last minute, and how long calm was waited for.
+    How busy the machine was before a block.
+
+    Attributes:
+        average: Load average of the last minute.
+        waited: Seconds calm was waited for.
+        meanwhile: Load in those seconds alone, worked out of the average; what was measured
+            before them is not in it. None where the wait was too short to tell.
     """
 
     average: float
     waited: float
+    meanwhile: float | None = None
 
 
 def wait_until_calm(patience: float) -> Load:
     """
-    Wait until the load average is below the limit, at most ``patience`` seconds.
+    Wait until the load is below the limit, at most ``patience`` seconds.
+
+    The average of a minute still holds the block that has just been measured, which was this
+    program's own doing. How it falls says what others add to it.
     """
     started = time.monotonic()
+    first, renewed = os.getloadavg()[0], None
     while True:
-        average, waited = os.getloadavg()[0], time.monotonic() - started
-        if average < CALM or waited >= patience:
-            return Load(round(average, 2), round(waited, 1))
-        time.sleep(1)
+        now, waited = os.getloadavg()[0], time.monotonic() - started
+        if renewed is None and (now != first or waited > TICK):
+            first, renewed = now, time.monotonic()
+        ticks = 0 if renewed is None else int((time.monotonic() - renewed) / TICK)
+        meanwhile = load_of(first, now, ticks) if ticks >= TICKS else None
+        calm = now < CALM or (meanwhile is not None and meanwhile < CALM)
+        if calm or waited >= patience:
+            return Load(round(now, 2), round(waited, 1), meanwhile)
+        time.sleep(0.1)
+
+
+def load_of(first: float, last: float, ticks: int) -> float:
+    """
+    Return the load that made the average of the last minute go from one value to another.
+    """
+    kept = DECAY**ticks
+    return round(max(0.0, (last - first * kept) / (1 - kept)), 2)
 
 
 def raise_file_limit() -> int:

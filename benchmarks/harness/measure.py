@@ -9,138 +9,124 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from benchmarks.harness.build import BuildError
 from benchmarks.harness.cores import Cores, same_distance
-from benchmarks.harness.load import drive, holding
-from benchmarks.harness.pair import PEER_LAYERS, Cost, layer_of, measure_pair
+from benchmarks.harness.load import LoadError, drive, holding
+from benchmarks.harness.pair import Cost, measure_pair
+from benchmarks.harness.plan import UNITS, Plan, Repetition, Sample
 from benchmarks.harness.rows import Block, Row, Task
-from benchmarks.harness.samples import Spread, ratios, rotated
-from benchmarks.harness.subjects import FAIRWAY, PEERS, REDIS_LAYERS, Server, running
+from benchmarks.harness.samples import Spread, rotated
+from benchmarks.harness.subjects import REDIS_LAYERS, Server, SubjectError, running
 
 __all__ = [
-    "MEMORY_UNITS",
-    "UNITS",
     "Plan",
     "Repetition",
     "Sample",
+    "enough",
     "figures",
     "measure",
+    "sample_or_failure",
     "uses_peers",
     "uses_redis",
+    "without_peers",
 ]
 
+Costs = dict[tuple[str, ...], Cost | SubjectError]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """
-    How long and how often to measure.
-
-    Attributes:
-        repeat: Repetitions in any case.
-        repeat_max: Repetitions at most, while a row with a bar is not steady.
-        warmup: Seconds of work before each window.
-        seconds: Length of each window.
-        warm_sockets: Sockets held before memory is read for the first time.
-        idle_sockets: Sockets held then; 0 takes what the task says.
-        settle: Seconds between the last handshake and reading memory.
-        distance: Nanoseconds the cores have to be apart for a sample to count.
-        patience: Seconds after which it counts all the same, with its own distance.
-        server_command: How an ASGI application is served.
-    """
-
-    repeat: int = 5
-    repeat_max: int = 15
-    warmup: float = 0.5
-    seconds: float = 2.0
-    warm_sockets: int = 500
-    idle_sockets: int = 0
-    settle: float = 1.0
-    distance: int = 0
-    patience: float = 20.0
-    server_command: str = FAIRWAY
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """
-    One task, measured once.
-
-    Attributes:
-        value: Microseconds of server CPU per operation, or bytes per idle socket or process.
-        operations: How many were counted.
-        server_busy: Share of the window in which the server had the processor.
-        load_busy: The same of the load generator.
-        distance: Nanoseconds the cores were apart before or after, whichever was odder.
-    """
-
-    value: float
-    operations: int
-    server_busy: float = 0.0
-    load_busy: float = 0.0
-    distance: int = 0
-
-
-Repetition = dict[str, Sample]
-Costs = dict[tuple[str, ...], Cost]
-
-UNITS = {"us": 1, "KiB": 1024, "MiB": 1024**2}
-MEMORY_UNITS = {"idle": "KiB", "rest": "MiB"}
-"""
-What the samples of tasks that measure memory are shown in, by the task's mode.
-"""
+# Warm-up of a window that is shorter than the run's, and what of the run's patience it gets.
+SHORT_WARMUP = 0.3
+SHORT_PATIENCE = 0.25
 
 
 def measure(
     block: Block, plan: Plan, cores: Cores, report: Callable[[str], None]
 ) -> list[Repetition]:
     """
-    Return the repetitions of a block: each task's sample by its name.
+    Return the repetitions of a block: the sample of each task that took part, by its name.
 
     Raises:
-        SubjectError: A server did not start.
-        LoadError: A server answered wrongly or too late.
+        SubjectError: A server of ours did not start.
+        LoadError: A server of ours answered wrongly or too late.
+        BuildError: A program that is needed is missing.
     """
     repetitions: list[Repetition] = []
-    while len(repetitions) < plan.repeat or (
-        len(repetitions) < plan.repeat_max and not steady(block, repetitions)
-    ):
+    while not enough(block, plan, repetitions):
         turn = len(repetitions)
         samples: Repetition = {}
         costs: Costs = {}
-        for task in rotated(block.tasks, turn):
-            samples[task.name] = take_sample(task, plan, cores, costs)
+        taking_part = [task for task in block.tasks if not task.rounds or turn < task.rounds]
+        for task in rotated(taking_part, turn):
+            samples[task.name] = sample_or_failure(task, plan, cores, costs)
             report(describe(block, task, turn + 1, samples[task.name]))
         repetitions.append(samples)
     return repetitions
 
 
+def enough(block: Block, plan: Plan, repetitions: list[Repetition]) -> bool:
+    """
+    Tell whether there are as many repetitions as are asked for, and the rows are steady.
+    """
+    least = min(block.repeat or plan.repeat, plan.repeat)
+    return len(repetitions) >= least and (
+        len(repetitions) >= plan.repeat_max or steady(block, repetitions)
+    )
+
+
+def sample_or_failure(task: Task, plan: Plan, cores: Cores, costs: Costs) -> Sample:
+    """
+    Take a sample; where one of others cannot be had, say why.
+    """
+    try:
+        return take_sample(task, plan, cores, costs)
+    except (BuildError, LoadError, SubjectError, OSError) as error:
+        # The last where its process went while its memory was read.
+        if not task.peer:
+            raise
+        return Sample(value=0.0, operations=0, failed=str(error).partition("\n")[0].rstrip(":"))
+
+
 def figures(row: Row, repetitions: list[Repetition]) -> list[float]:
     """
-    Return the row's figure of each repetition: a ratio, or a value in the row's unit.
+    Return the row's figure of each repetition that has one: a ratio, or a value in its unit.
     """
-    values = [samples[row.task].value for samples in repetitions]
-    if not row.against:
-        return [value / UNITS[row.unit] for value in values]
-    return ratios(values, [samples[row.against].value for samples in repetitions])
+    found = []
+    for samples in repetitions:
+        sample = samples.get(row.task)
+        if sample is None or sample.failed:
+            continue
+        if not row.against:
+            found.append(sample.value / UNITS[row.unit])
+            continue
+        reference = samples.get(row.against)
+        if reference is not None and not reference.failed:
+            found.append(sample.value / reference.value)
+    return found
 
 
 def steady(block: Block, repetitions: list[Repetition]) -> bool:
     """
     Tell whether the quartiles of every row with a bar are close together.
     """
-    rows = [row for row in block.rows if row.bar is not None]
-    return all(Spread.of(figures(row, repetitions)).steady for row in rows)
+    with_bar = (figures(row, repetitions) for row in block.rows if row.bar is not None)
+    return all(Spread.of(values).steady for values in with_bar if values)
 
 
 def uses_peers(block: Block) -> bool:
     """
     Tell whether a block needs what others have made.
     """
-    return any(
-        layer_of(task.options) in PEER_LAYERS if task.mode == "pair" else task.subject in PEERS
-        for task in block.tasks
-    )
+    return any(task.peer for task in block.tasks)
+
+
+def without_peers(block: Block) -> Block:
+    """
+    Return the block with those peers alone that a bar is measured by.
+    """
+    bars = {name for row in block.rows if row.bar is not None for name in (row.task, row.against)}
+    kept = tuple(task for task in block.tasks if not task.peer or task.name in bars)
+    return replace(block, tasks=kept)
 
 
 def uses_redis(block: Block) -> bool:
@@ -162,14 +148,18 @@ def take_sample(task: Task, plan: Plan, cores: Cores, costs: Costs) -> Sample:
     """
     if task.mode == "pair":
         return one_side(task, plan, cores, costs)
+    patience = plan.patience
+    if task.seconds:
+        warmup, seconds = min(plan.warmup, SHORT_WARMUP), min(plan.seconds, task.seconds)
+        plan, patience = replace(plan, warmup=warmup, seconds=seconds), patience * SHORT_PATIENCE
     with running(task.subject, cores, plan.server_command) as server:
         if task.mode == "idle":
             return idle_memory(task, server, plan, cores)
         if task.mode == "rest":
             return memory_at_rest(task, server, plan)
-        deadline = time.monotonic() + plan.patience
+        deadline = time.monotonic() + patience
         while True:
-            before = cores.wait_for(plan.distance, plan.patience)
+            before = cores.wait_for(plan.distance, patience)
             sample = drive_once(task, server, plan, cores)
             after = cores.distance()
             odd = max(before, after, key=lambda distance: abs(distance - plan.distance))
@@ -222,10 +212,16 @@ def one_side(task: Task, plan: Plan, cores: Cores, costs: Costs) -> Sample:
     """
     Measure what one side of a channel layer spends per message.
     """
-    cost = costs.get(task.options)
-    if cost is None:
-        cost = measure_pair(task.options, cores, warmup=plan.warmup, seconds=plan.seconds)
-        costs[task.options] = cost
+    if task.options not in costs:
+        try:
+            costs[task.options] = measure_pair(
+                task.options, cores, warmup=plan.warmup, seconds=plan.seconds
+            )
+        except SubjectError as error:
+            costs[task.options] = error
+    cost = costs[task.options]
+    if isinstance(cost, SubjectError):
+        raise cost
     spent = {
         "publisher": cost.publisher_ns,
         "redis": cost.redis_ns,
@@ -239,12 +235,9 @@ def describe(block: Block, task: Task, number: int, sample: Sample) -> str:
     Return one line for whoever watches.
     """
     text = f"{block.name:>9} {number:2}  {task.name:<10}"
-    if task.mode in MEMORY_UNITS:
-        unit = MEMORY_UNITS[task.mode]
-        return f"{text} {sample.value / UNITS[unit]:8.2f} {unit} per {block.operation}"
-    if task.mode == "pair":
-        return f"{text} {sample.value:8.2f} us per {block.operation}"
-    return (
-        f"{text} {sample.value:8.2f} us per {block.operation}"
-        f"  (server busy {sample.server_busy:.0%}, load generator {sample.load_busy:.0%})"
-    )
+    if sample.failed:
+        return f"{text} failed: {sample.failed}"
+    text += f" {sample.value / UNITS[task.unit]:8.2f} {task.unit} per {block.operation}"
+    if not sample.load_busy:
+        return text
+    return f"{text}  (server busy {sample.server_busy:.0%}, load generator {sample.load_busy:.0%})"

@@ -1,8 +1,8 @@
 """
-What others have made, for comparison: an environment of its own, made when a block asks for one.
+What others have made, for comparison: how each is started, in an environment of its own.
 
-Which servers and channel layers they are, and their versions, is in ``peers.txt``. Nothing but
-the blocks that name them needs it, the tests do not.
+Their versions, and those of all they need, are in ``peers.txt``; the environment is made when a
+block asks for one. Nothing but the blocks that name them needs it, the tests do not.
 """
 
 from __future__ import annotations
@@ -16,12 +16,83 @@ from pathlib import Path
 
 from benchmarks.harness.build import HERE, BuildError
 
-__all__ = ["ENVIRONMENT", "environment", "versions"]
+__all__ = ["ENVIRONMENT", "PEERS", "TITLES", "environment", "versions"]
 
 ENVIRONMENT = HERE.parent / ".venv-peers"
 SHARED = ("Django", "asgiref")
 """
 What the site itself needs, in the versions it has under Fairway.
+"""
+
+ASGI = "asgi_app:application"
+CHANNELS = "channels_site:application"
+PLACE = "--host 127.0.0.1 --port {port}"
+# Its own endpoint has a backlog of 50, of which a client of others would see the overflow.
+DAPHNE = "daphne -v 0 -e tcp:port={{port}}:interface=127.0.0.1:backlog=1024 {app}"
+UVICORN = f"uvicorn --no-access-log --loop uvloop --ws websockets-sansio {PLACE} {{app}}"
+
+PEERS = {
+    # With the plain ASGI application.
+    "daphne": DAPHNE.format(app=ASGI),
+    "uvicorn": UVICORN.replace("{app}", f"--http httptools {ASGI}"),
+    "uvicorn-zttp": UVICORN.replace("{app}", f"--http zttp {ASGI}"),
+    "granian-asgi": f"granian --interface asgi --loop uvloop --workers 1 {PLACE} {ASGI}",
+    "hypercorn": f"hypercorn -k uvloop --workers 1 --bind 127.0.0.1:{{port}} {ASGI}",
+    "picows": "python picows_server.py --port {port}",
+    # With a plain WSGI application.
+    "gunicorn-wsgi": "gunicorn -k gthread --threads 4 -b 127.0.0.1:{port} wsgi_app:application",
+    # With the site that Fairway serves as ``pages``.
+    "granian": f"granian --interface wsgi --workers 1 {PLACE} page_site:wsgi",
+    "gunicorn": "gunicorn -k gthread --threads 4 -b 127.0.0.1:{port} page_site:wsgi",
+    "page-uvicorn": UVICORN.replace("{app}", "page_site:application"),
+    "page-daphne": DAPHNE.format(app="page_site:application"),
+    # With Channels.
+    **{
+        f"channels-{server}{layer}": command
+        for server, command in (
+            ("daphne", DAPHNE.format(app=CHANNELS)),
+            ("uvicorn", UVICORN.replace("{app}", f"--lifespan off {CHANNELS}")),
+        )
+        for layer in ("", "-core", "-pubsub")
+    },
+}
+"""
+The command of each subject that others made.
+"""
+
+TITLES = {
+    "daphne": "Daphne",
+    "uvicorn": "uvicorn, httptools and sansio",
+    "uvicorn-zttp": "uvicorn, zttp and sansio",
+    "granian-asgi": "granian",
+    "hypercorn": "hypercorn",
+    "picows": "picows (no ASGI)",
+    "gunicorn-wsgi": "gunicorn, gthread (WSGI)",
+    "channels-daphne": "Channels on Daphne",
+    "channels-uvicorn": "Channels on uvicorn",
+    "channels-daphne-core": "Channels on Daphne, core",
+    "channels-uvicorn-core": "Channels on uvicorn, core",
+    "channels-daphne-pubsub": "Channels on Daphne, pub/sub",
+    "channels-uvicorn-pubsub": "Channels on uvicorn, pub/sub",
+}
+"""
+What tables call those that take part in more than one.
+"""
+
+NAMED = (
+    "channels",
+    "daphne",
+    "granian",
+    "gunicorn",
+    "hypercorn",
+    "picows",
+    "redis",
+    "uvicorn",
+    "websockets",
+    "zttp",
+)
+"""
+Those whose versions a reader looks for; of the rest only ``peers.txt`` tells.
 """
 
 
@@ -49,7 +120,8 @@ def environment() -> Path:
         if uv is None:
             raise BuildError("uv was expected, for the servers to compare with. Hint: bootstrap.")
         run(uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENT))
-        run(uv, "pip", "install", "--quiet", "--python", str(ENVIRONMENT), *wanted())
+        # What is not in the file is not installed: nothing comes in a version of its own choice.
+        run(uv, "pip", "install", "--quiet", "--no-deps", "--python", str(ENVIRONMENT), *wanted())
         note.write_text(state, encoding="utf-8")
     return ENVIRONMENT / "bin"
 
@@ -76,5 +148,4 @@ def versions() -> str:
     """
     Name them with their versions, for the record.
     """
-    names = ("channels_redis", "granian", "gunicorn", "redis", "uvicorn")
-    return ", ".join(each.replace("==", " ") for each in wanted() if each.startswith(names))
+    return ", ".join(each.replace("==", " ") for each in wanted() if each.startswith(NAMED))

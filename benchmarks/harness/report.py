@@ -5,14 +5,28 @@ Writes ``RESULTS.md`` from the stored records: rows against bars, then the groun
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
-from benchmarks.harness.measure import MEMORY_UNITS, UNITS, Repetition, figures
-from benchmarks.harness.rows import BLOCKS, Block, Row
-from benchmarks.harness.samples import Spread, ratios
+from benchmarks.harness.all_facts import ALL_FACTS
+from benchmarks.harness.blocks import BLOCKS
+from benchmarks.harness.facts import Facts, fact_table
+from benchmarks.harness.measure import figures
+from benchmarks.harness.plan import UNITS, Repetition
+from benchmarks.harness.rows import Block, Row
+from benchmarks.harness.samples import Spread
+from benchmarks.harness.standings import standing_tables
 from benchmarks.harness.store import Record
+from benchmarks.harness.text import cell, spread_text, table
 
-__all__ = ["render", "row_cells", "verdict"]
+__all__ = [
+    "bar_table",
+    "machines",
+    "measured_blocks",
+    "measured_facts",
+    "render",
+    "row_cells",
+    "verdict",
+]
 
 ROW_HEAD = ("What", "bar", "aim", "measured", "quartiles", "n", "verdict")
 TASK_HEAD = (
@@ -24,7 +38,15 @@ TASK_HEAD = (
     "load generator busy",
     "cores apart",
 )
-RUN_HEAD = ("Block", "finished (UTC)", "load average before", "window", "commit", "command")
+RUN_HEAD = (
+    "Block",
+    "finished (UTC)",
+    "load average before",
+    "load of that wait",
+    "window",
+    "commit",
+    "command",
+)
 
 INTRODUCTION = """\
 # Results
@@ -34,6 +56,11 @@ it measures. `C` is the floor (a C epoll server), `P` the bare protocol (`asynci
 uvloop); a figure in C or P is the median of the ratios taken inside each repetition.
 """
 
+PEERS = """\
+What an operation costs each server that takes the same test, the least first: the median of its
+samples, their quartiles, and the medians of the ratios taken inside each repetition. n is how many
+samples there are: those of others are fewer and shorter where no bar is measured by them.
+"""
 
 COSTS = """\
 Server CPU in microseconds, or memory. Busy is the share of the window; apart is the time a
@@ -45,7 +72,7 @@ def render(records: Mapping[str, Record]) -> str:
     """
     Return the whole page.
     """
-    measured = [(block, records[block.name]) for block in BLOCKS if block.name in records]
+    measured, facts = measured_blocks(records), measured_facts(records)
     return "\n".join(
         [
             INTRODUCTION,
@@ -58,39 +85,66 @@ def render(records: Mapping[str, Record]) -> str:
                     for row in block.rows
                 ),
             ),
+            *fact_table(facts),
+            "## Peers\n",
+            PEERS,
+            *standing_tables(measured),
             "## What one operation cost\n",
             COSTS,
             *table(TASK_HEAD, (cells for pair in measured for cells in task_cells(*pair))),
             "## Runs\n",
-            *table(RUN_HEAD, (run_cells(*pair) for pair in measured)),
-            *machines(record for _, record in measured),
+            *table(RUN_HEAD, (run_cells(*pair) for pair in (*measured, *facts))),
+            *machines(record for _, record in (*measured, *facts)),
         ]
     )
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+def measured_blocks(records: Mapping[str, Record]) -> list[tuple[Block, Record]]:
     """
-    Yield the lines of a Markdown table.
+    Return the blocks there are records of, in their order.
     """
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    for cells in rows:
-        yield f"| {' | '.join(cells)} |"
-    yield ""
+    return [(block, records[block.name]) for block in BLOCKS if block.name in records]
+
+
+def measured_facts(records: Mapping[str, Record]) -> list[tuple[Facts, Record]]:
+    """
+    Return the blocks of facts there are records of, in their order.
+    """
+    return [(block, records[block.name]) for block in ALL_FACTS if block.name in records]
+
+
+def bar_table(measured: Iterable[tuple[Block, Record]]) -> Iterator[str]:
+    """
+    Yield the table of the rows that have a bar.
+    """
+    yield from table(
+        ROW_HEAD,
+        (
+            row_cells(row, record.repetitions)
+            for block, record in measured
+            for row in block.rows
+            if row.bar is not None
+        ),
+    )
 
 
 def row_cells(row: Row, repetitions: list[Repetition]) -> tuple[str, ...]:
     """
     Return one row with its verdict.
     """
-    spread = Spread.of(figures(row, repetitions))
+    bar = f"<= {row.bar:g} {row.unit}" if row.bar is not None else ""
+    aim = f"{row.aim:g}" if row.aim is not None else ""
+    values = figures(row, repetitions)
+    if not values:
+        return (row.title, bar, aim, "", "", "0", verdict(row, repetitions))
+    spread = Spread.of(values)
     digits = 2 if spread.median >= 0.2 else 3
     return (
         row.title,
-        f"<= {row.bar:g} {row.unit}" if row.bar is not None else "",
-        f"{row.aim:g}" if row.aim is not None else "",
+        bar,
+        aim,
         f"{spread.median:.{digits}f} {row.unit}",
-        f"{spread.lower:.{digits}f} to {spread.upper:.{digits}f} ({spread.width:.0%})",
+        spread_text(spread, digits),
         str(spread.count),
         verdict(row, repetitions),
     )
@@ -100,39 +154,54 @@ def verdict(row: Row, repetitions: list[Repetition]) -> str:
     """
     Say whether the bar holds, or why it does not count.
     """
+    values = figures(row, repetitions)
+    if not values:
+        return failure_of(row, repetitions) or "not measured"
     if row.bar is None:
         return ""
     if row.condition is not None:
-        task, against = (
-            [samples[name].value for samples in repetitions]
-            for name in (row.condition.task, row.condition.against)
-        )
-        ground = Spread.of(ratios(task, against)).median
+        asked = Row("", row.condition.task, row.condition.against, "C")
+        ground = Spread.of(figures(asked, repetitions)).median
         if ground > row.condition.limit:
             return f"does not count: P is {ground:.2f} C, above {row.condition.limit:g}"
-    spread = Spread.of(figures(row, repetitions))
+    spread = Spread.of(values)
     if spread.median > row.bar:
         return "**missed**"
     return "aim reached" if row.aim is not None and spread.median <= row.aim else "holds"
 
 
+def failure_of(row: Row, repetitions: list[Repetition]) -> str:
+    """
+    Return why a row has no figure; empty where nobody tried.
+    """
+    for samples in repetitions:
+        for name in (row.task, row.against):
+            if name in samples and samples[name].failed:
+                return f"failed: {cell(samples[name].failed)}"
+    return ""
+
+
 def task_cells(block: Block, record: Record) -> Iterator[tuple[str, ...]]:
     """
-    Yield what each task of a block cost.
+    Yield what each task of a block cost that has been measured.
     """
     for task in block.tasks:
-        samples = [repetition[task.name] for repetition in record.repetitions]
-        unit = MEMORY_UNITS.get(task.mode, "us")
+        tried = [samples[task.name] for samples in record.repetitions if task.name in samples]
+        samples = [sample for sample in tried if not sample.failed]
+        if not samples:
+            if tried:
+                yield (block.name, task.name, cell(f"failed: {tried[0].failed}"), "", "", "", "")
+            continue
         # Memory has no window, and two processes without a load generator have no shares of one.
-        windowed = unit == "us" and task.mode != "pair"
-        values = [sample.value / UNITS[unit] for sample in samples]
+        windowed = samples[0].load_busy > 0
+        values = [sample.value / UNITS[task.unit] for sample in samples]
         busy = statistics.median(sample.server_busy for sample in samples)
         distances = [sample.distance for sample in samples]
         load_busy = statistics.median(sample.load_busy for sample in samples)
         yield (
             block.name,
             task.name,
-            f"{statistics.median(values):.2f} {unit} per {block.operation}",
+            f"{statistics.median(values):.2f} {task.unit} per {block.operation}",
             f"{min(values):.2f} to {max(values):.2f}",
             f"{busy:.0%}" if windowed else "",
             f"{load_busy:.0%}" if windowed else "",
@@ -140,7 +209,7 @@ def task_cells(block: Block, record: Record) -> Iterator[tuple[str, ...]]:
         )
 
 
-def run_cells(block: Block, record: Record) -> tuple[str, ...]:
+def run_cells(block: Block | Facts, record: Record) -> tuple[str, ...]:
     """
     Return when and how a block was measured.
     """
@@ -148,6 +217,7 @@ def run_cells(block: Block, record: Record) -> tuple[str, ...]:
         block.name,
         record.measured[:16].replace("T", " "),
         f"{record.load_average:.2f} after {record.waited:.0f} s",
+        "" if record.meanwhile is None else f"{record.meanwhile:.2f}",
         f"{record.window:g} s",
         record.machine["commit"],
         f"`{record.command}`",

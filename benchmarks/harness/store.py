@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.build import HERE
-from benchmarks.harness.measure import Repetition, Sample
+from benchmarks.harness.plan import Repetition, Sample
 
 __all__ = ["RESULTS", "Record", "load", "save"]
 
@@ -33,7 +33,8 @@ class Record:
         machine: Facts about machine and software, by name.
         load_average: Of the minute before it started.
         waited: Seconds calm was waited for.
-        window: Seconds each sample lasted.
+        meanwhile: Load in these seconds alone, if that can be told.
+        window: Seconds each sample lasted, where its task has no window of its own.
         repetitions: The raw samples.
     """
 
@@ -44,6 +45,7 @@ class Record:
     waited: float
     window: float
     repetitions: list[Repetition]
+    meanwhile: float | None = None
 
 
 def save(block: str, record: Record, folder: Path = RESULTS) -> Path:

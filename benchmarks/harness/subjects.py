@@ -24,10 +24,18 @@ from pathlib import Path
 
 from benchmarks.harness.build import BUILD, HERE, build
 from benchmarks.harness.cores import Cores, pinned
-from benchmarks.harness.peers import environment
+from benchmarks.harness.peers import PEERS, environment
 from benchmarks.harness.redis_server import free_port, running_redis
 
-__all__ = ["FAIRWAY", "PEERS", "REDIS_LAYERS", "SERVERS", "Server", "SubjectError", "running"]
+__all__ = [
+    "REDIS_LAYERS",
+    "SERVERS",
+    "Server",
+    "SubjectError",
+    "end",
+    "running",
+    "wait_until_ready",
+]
 
 SERVERS = HERE / "servers"
 # How Fairway is started; another ASGI server can be named in its place.
@@ -40,26 +48,14 @@ APPLICATIONS = {
     "site-redis": "django_site:application",
     "pages": "page_site:application",
 }
-CHANNELS = (
-    "uvicorn --no-access-log --lifespan off --host 127.0.0.1 --port {port} "
-    "channels_site:application"
-)
-PEERS = {
-    "granian": "granian --interface wsgi --workers 1 --host 127.0.0.1 --port {port} page_site:wsgi",
-    "gunicorn": "gunicorn -k gthread --threads 4 -b 127.0.0.1:{port} page_site:wsgi",
-    "uvicorn": "uvicorn --no-access-log --host 127.0.0.1 --port {port} page_site:application",
-    "channels-core": CHANNELS,
-    "channels-pubsub": CHANNELS,
-}
-"""
-Other servers, from an environment of their own: with the site that is served by ``pages``, or
-with Channels.
-"""
-
+CORE = "channels_redis.core.RedisChannelLayer"
+PUBSUB = "channels_redis.pubsub.RedisPubSubChannelLayer"
 REDIS_LAYERS = {
     "site-redis": "fairway.layers.RedisChannelLayer",
-    "channels-core": "channels_redis.core.RedisChannelLayer",
-    "channels-pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
+    "channels-daphne-core": CORE,
+    "channels-uvicorn-core": CORE,
+    "channels-daphne-pubsub": PUBSUB,
+    "channels-uvicorn-pubsub": PUBSUB,
 }
 """
 Who gets a Redis, and which layer there uses it.
@@ -68,6 +64,8 @@ Who gets a Redis, and which layer there uses it.
 WORKERS = {"site-2": 2}
 READY_WITHIN = 30.0
 ENDS_WITHIN = 10.0
+# Some wait for their peers to go, who are gone; nothing is learnt from them any more.
+PEER_ENDS_WITHIN = 3.0
 
 
 class SubjectError(Exception):
@@ -123,9 +121,14 @@ class Server:
 
 
 @contextmanager
-def running(name: str, cores: Cores, server_command: str = FAIRWAY) -> Iterator[Server]:
+def running(name: str, cores: Cores, server_command: str = "") -> Iterator[Server]:
     """
     Start a subject, wait until it answers, and end it afterwards.
+
+    Args:
+        name: Who.
+        cores: Where.
+        server_command: How an ASGI application of Fairway's is served; empty is by Fairway.
 
     Raises:
         SubjectError: It did not answer in time or ended; with what it printed.
@@ -139,6 +142,8 @@ def running(name: str, cores: Cores, server_command: str = FAIRWAY) -> Iterator[
         "FAIRWAY_RUNTIME_DIR": directory,
     }
     variables.pop("DJANGO_SETTINGS_MODULE", None)  # The site brings its own.
+    if name in PEERS:
+        variables["PYTHONPATH"] = str(SERVERS)  # Not all of them look into the folder they are in.
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         if name in REDIS_LAYERS:
@@ -154,7 +159,7 @@ def running(name: str, cores: Cores, server_command: str = FAIRWAY) -> Iterator[
                 stderr=output,
                 start_new_session=True,
             )
-        stack.callback(end, process)
+        stack.callback(end, process, PEER_ENDS_WITHIN if name in PEERS else ENDS_WITHIN)
         server = Server(name, port, process, log)
         wait_until_ready(server)
         yield server
@@ -172,7 +177,7 @@ def command_line(name: str, port: int, server_command: str) -> list[str]:
         program, *options = shlex.split(PEERS[name].format(port=port))
         return [str(environment() / program), *options]
     values = {"app": APPLICATIONS[name], "port": str(port)}
-    command = [part.format_map(values) for part in shlex.split(server_command)]
+    command = [part.format_map(values) for part in shlex.split(server_command or FAIRWAY)]
     return [*command, "--workers", str(WORKERS[name])] if name in WORKERS else command
 
 
@@ -203,13 +208,13 @@ def wait_until_ready(server: Server) -> None:
     raise SubjectError(f"{server.name} {what}; it printed:\n{server.last_words()}")
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes], within: float = ENDS_WITHIN) -> None:
     """
     Ask the process to end; after a while end its whole group.
     """
     process.terminate()
     try:
-        process.wait(ENDS_WITHIN)
+        process.wait(within)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -3,8 +3,9 @@ The bare protocol: the least a Python server can do for the same work.
 
 One ``asyncio.Protocol`` on uvloop that upgrades, echoes, answers a keep-alive
 GET, does the close handshake and, told to, writes one prepared frame to every
-WebSocket. It has no limits, no time-outs, no ASGI and no fragmented messages,
-so it is the limit to compare with and not a server to use.
+WebSocket and one prepared chunk to every reader of ``/events``. It has no limits,
+no time-outs, no ASGI and no fragmented messages, so it is the limit to compare with
+and not a server to use.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ PAGE = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 13\r\n\r
 UPGRADE = (
     b"HTTP/1.1 101 Switching Protocols\r\n"
     b"upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: %b\r\n\r\n"
+)
+STREAM = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\n"
+    b"transfer-encoding: chunked\r\n\r\n"
 )
 TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
 
@@ -51,12 +56,13 @@ class Bare(asyncio.Protocol):
     One connection: HTTP until it is upgraded, WebSocket from then on.
     """
 
-    __slots__ = ("members", "rest", "transport", "upgraded")
+    __slots__ = ("members", "rest", "streams", "transport", "upgraded")
 
     transport: asyncio.Transport
 
-    def __init__(self, members: set[asyncio.Transport]) -> None:
+    def __init__(self, members: set[asyncio.Transport], streams: set[asyncio.Transport]) -> None:
         self.members = members
+        self.streams = streams
         self.rest = b""
         self.upgraded = False
 
@@ -69,9 +75,10 @@ class Bare(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """
-        Leave the members.
+        Leave the members and readers.
         """
         self.members.discard(self.transport)
+        self.streams.discard(self.transport)
 
     def data_received(self, data: bytes) -> None:
         """
@@ -103,6 +110,9 @@ class Bare(asyncio.Protocol):
             self.transport.write(UPGRADE % b64encode(digest))
             self.upgraded = True
             self.members.add(self.transport)
+        elif data.startswith(b"GET /events ", start):
+            self.transport.write(STREAM)
+            self.streams.add(self.transport)
         else:
             self.transport.write(PAGE)
         return end + 4 - start
@@ -133,12 +143,16 @@ class Bare(asyncio.Protocol):
 
     def publish(self, command: bytes) -> None:
         """
-        Carry out ``publish <bytes> <burst>``: one write per socket.
+        Carry out ``publish <bytes> <burst>``: one write per socket and stream.
         """
         _, size, burst = command.split()
-        prepared = frame(TEXT, b"x" * int(size)) * int(burst)
+        message = b"x" * int(size)
+        prepared = frame(TEXT, message) * int(burst)
         for transport in self.members:
             transport.write(prepared)
+        chunks = b"%x\r\ndata: %b\n\n\r\n" % (len(message) + 8, message) * int(burst)
+        for transport in self.streams:
+            transport.write(chunks)
 
 
 async def serve(port: int) -> None:
@@ -146,8 +160,11 @@ async def serve(port: int) -> None:
     Serve until the process is told to end.
     """
     members: set[asyncio.Transport] = set()
+    streams: set[asyncio.Transport] = set()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Bare(members), "127.0.0.1", port, backlog=1024)
+    server = await loop.create_server(
+        lambda: Bare(members, streams), "127.0.0.1", port, backlog=1024
+    )
     await server.serve_forever()
 
 

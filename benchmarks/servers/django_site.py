@@ -104,6 +104,26 @@ class Handler(fairway.AsyncWebsocketConsumer):
         await self.send(text_data=event["text"])
 
 
+class Events(fairway.EventStreamConsumer):
+    """
+    A reader of the group's messages as events.
+    """
+
+    groups: Sequence[str] | None = (GROUP,)
+
+
+class Http(fairway.AsyncHttpConsumer):
+    """
+    An answer of a consumer.
+    """
+
+    async def handle(self, body: bytes) -> None:
+        """
+        Answer 13 bytes.
+        """
+        await self.send_response(200, b"Hello, world!", headers=[(b"Content-Type", b"text/plain")])
+
+
 class Idle(fairway.AsyncWebsocketConsumer):
     """
     A socket that is accepted and left alone.
@@ -135,6 +155,8 @@ urlpatterns = [
     path("consumer-echo", Echo.as_asgi()),
     path("broadcast", Broadcast.as_asgi()),
     path("handler", Handler.as_asgi()),
+    path("events", Events.as_asgi()),
+    path("http", Http.as_asgi()),
     path("idle", Idle.as_asgi()),
     path("visitor", Visitor.as_asgi()),
 ]

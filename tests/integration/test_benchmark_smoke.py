@@ -10,15 +10,19 @@ from functools import partial
 
 import pytest
 
+from benchmarks.harness.blocks import BLOCKS
 from benchmarks.harness.cores import Cores, kept_awake
 from benchmarks.harness.load import LoadError, LoadResult, drive, holding
-from benchmarks.harness.measure import uses_peers, uses_redis
+from benchmarks.harness.measure import sample_or_failure, uses_peers, uses_redis
 from benchmarks.harness.pair import measure_pair
+from benchmarks.harness.peers import PEERS
+from benchmarks.harness.plan import Plan
 from benchmarks.harness.redis_server import redis_version
-from benchmarks.harness.rows import BLOCKS
+from benchmarks.harness.rows import Task
 from benchmarks.harness.subjects import Server, SubjectError, running
 
 CORES = Cores.choose()
+EVENTS = ("--connections", "8", "--stream", "/events")
 brief = partial(drive, warmup=0.02, seconds=0.1)
 
 
@@ -59,6 +63,20 @@ def test_every_mode(server: Server) -> None:
     fan_out = brief(server, CORES, "fanout", "--connections", "8", "--bytes", "200", "--burst", "4")
     assert_measured(fan_out)
     assert fan_out.operations % 32 == 0
+    events = brief(server, CORES, "sse", *EVENTS, "--burst", "4")
+    assert_measured(events)
+    assert events.operations % 28 == 0
+
+
+@pytest.mark.parametrize(("subject", "path"), [("site", "/broadcast"), ("asgi", "/members")])
+def test_publishing(subject: str, path: str) -> None:
+    """Groups and the plain loop reach each socket and event stream with what is published."""
+    with running(subject, CORES) as server:
+        options = ("--path", path, "--bytes", "200", "--burst", "2")
+        assert_measured(brief(server, CORES, "fanout", *options, "--connections", "4"))
+        assert_measured(brief(server, CORES, "sse", *options, *EVENTS))
+        if subject == "site":
+            assert_measured(brief(server, CORES, "get", "--path", "/http", "--bytes", "13"))
 
 
 def test_a_django_page() -> None:
@@ -88,14 +106,21 @@ def test_two_processes_with_a_layer(layer: str, kind: str) -> None:
 
 
 def test_what_needs_others_is_known() -> None:
-    """Only blocks that compare with others install them, and those with Redis name its version."""
-    assert {block.name for block in BLOCKS if uses_peers(block)} == {
-        "pages",
-        "redis",
-        "redis-layers",
-    }
+    """Every subject of others has a command, and blocks with Redis name its version."""
     assert {block.name for block in BLOCKS if uses_redis(block)} == {"redis", "redis-layers"}
+    assert all(uses_peers(block) for block in BLOCKS if block.tables)
+    peers = [task for block in BLOCKS for task in block.tasks if task.peer]
+    assert {task.subject for task in peers if task.mode != "pair"} == set(PEERS)
     assert re.fullmatch(r"\d+\.\d+\.\d+", redis_version())
+
+
+def test_a_failing_peer_is_a_sample() -> None:
+    """Of a server of others that fails there is the reason; of one of ours that is an error."""
+    plan = Plan(warmup=0.02, seconds=0.1, server_command="sh -c 'exit 3'")
+    theirs = Task("theirs", "asgi", "echo", peer=True)
+    assert sample_or_failure(theirs, plan, CORES, {}).failed == "asgi ended with 3; it printed"
+    with pytest.raises(SubjectError, match="ended with 3"):
+        sample_or_failure(Task("ours", "asgi", "echo"), plan, CORES, {})
 
 
 def test_a_wrong_answer_is_no_measurement(floor: Server) -> None:

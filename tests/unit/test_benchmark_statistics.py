@@ -6,14 +6,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
+from benchmarks.harness.blocks import BLOCKS
 from benchmarks.harness.cores import same_distance
-from benchmarks.harness.measure import Repetition, Sample, figures
+from benchmarks.harness.machine import load_of
+from benchmarks.harness.measure import enough, figures, without_peers
+from benchmarks.harness.page import panels, render_page, write_page
+from benchmarks.harness.plan import Plan, Repetition, Sample
 from benchmarks.harness.report import render, verdict
-from benchmarks.harness.rows import BLOCKS, Condition, Row
+from benchmarks.harness.rows import Block, Condition, Row, Table, Task
 from benchmarks.harness.samples import WIDTH_MAX, Spread, ratios, rotated
+from benchmarks.harness.standings import standings
 from benchmarks.harness.store import Record, load, save
 
 ROW = Row("a row", "ours", "floor", "C", bar=2.0, aim=1.5)
@@ -92,6 +98,19 @@ class TestRatios:
         assert figures(ROW, repetitions) == [1.5, 2.0]
         assert figures(memory, [repetition(ours=3072.0)]) == [3.0]
 
+    def test_failures_are_no_figures(self) -> None:
+        """A repetition in which one side failed or took no part is left out."""
+        failed = Sample(0.0, operations=0, failed="ended with 1")
+        repetitions = [
+            repetition(ours=3.0, floor=2.0),
+            {"ours": failed, "floor": Sample(2.0, operations=1)},
+            {"ours": Sample(3.0, operations=1), "floor": failed},
+            repetition(floor=2.0),
+        ]
+        assert figures(ROW, repetitions) == [1.5]
+        assert verdict(ROW, repetitions[1:2]) == "failed: ended with 1"
+        assert verdict(ROW, repetitions[3:]) == "not measured"
+
     def test_order_turns(self) -> None:
         """Every task is the first in its turn, and none is left out."""
         assert [rotated("abc", turn) for turn in range(4)] == [
@@ -109,6 +128,87 @@ class TestRatios:
 def test_same_distance(one: int, other: int, same: bool) -> None:
     """Two readings of one placement are told from readings of two."""
     assert same_distance(one, other) is same
+
+
+def test_load_of_the_wait() -> None:
+    """What an average of a minute owes to the last ticks alone is told from how it fell."""
+    assert load_of(4.0, 4.0 * 0.7788, 3) == 0.0
+    assert load_of(2.0, 2.0, 3) == 2.0
+    assert load_of(0.0, 0.2212, 3) == 1.0
+
+
+BLOCK = Block(
+    "a block",
+    "message",
+    (
+        Task("ours", "asgi", "echo", title="Fairway"),
+        Task("floor", "floor", "echo", title="C, floor"),
+        Task("theirs", "daphne", "echo", title="Channels on Daphne", peer=True, rounds=1),
+        Task("dead", "hypercorn", "echo", title="another", peer=True, rounds=1),
+    ),
+    (ROW,),
+    (Table("echo", ("ours", "floor", "theirs", "dead"), channels="theirs"),),
+)
+
+
+class TestPeers:
+    """
+    Servers of others beside ours.
+    """
+
+    def test_standings(self) -> None:
+        """The cheapest is first, and one that failed is last and says why."""
+        repetitions = [
+            {**repetition(ours=3.0, floor=2.0, theirs=30.0)}
+            | {"dead": Sample(0.0, operations=0, failed="did not answer")},
+            repetition(ours=5.0, floor=2.0),
+        ]
+        found = standings(BLOCK.tables[0], BLOCK, repetitions)
+        assert [one.title for one in found] == [
+            "C, floor",
+            "Fairway",
+            "Channels on Daphne",
+            "another",
+        ]
+        ours, dead = found[1], found[3]
+        assert ours.spread is not None
+        assert (ours.spread.median, ours.floor, ours.channels) == (4.0, 2.0, 0.1)
+        assert (dead.spread, dead.failures, dead.failed) == (None, 1, "did not answer")
+
+    def test_repetitions(self) -> None:
+        """Rows with a bar decide how often a block is repeated, and peers do not."""
+        plan = Plan(repeat=2, repeat_max=4)
+        steady, unsteady = repetition(ours=1.0, floor=1.0), repetition(ours=9.0, floor=1.0)
+        assert not enough(BLOCK, plan, [steady])
+        assert enough(BLOCK, plan, [steady, steady])
+        assert not enough(BLOCK, plan, [steady, unsteady])
+        assert enough(BLOCK, plan, [steady, unsteady, steady, unsteady])
+        assert enough(replace(BLOCK, repeat=1), plan, [steady])
+
+    def test_without_peers(self) -> None:
+        """Those that a bar is measured by stay."""
+        assert [task.name for task in without_peers(BLOCK).tasks] == ["ours", "floor"]
+        bar = Row("beside them", "ours", "theirs", "x", bar=1.0)
+        kept = without_peers(replace(BLOCK, rows=(bar,))).tasks
+        assert [task.name for task in kept] == ["ours", "floor", "theirs"]
+
+    def test_the_page_and_its_picture(self, tmp_path: Path) -> None:
+        """Both hold everybody of every test, and a failure is a line of them."""
+        records = {block.name: record(block.name, 1024.0) for block in BLOCKS}
+        records["echo"].repetitions[0]["daphne"] = Sample(0.0, operations=0, failed="a <b> | c")
+        write_page(records, tmp_path)
+        page = (tmp_path / "benchmarks.md").read_text()
+        assert page == render_page(records)
+        assert "| Daphne | failed |" in page
+        assert "a (b> / c" in page
+        assert all(table.title in page for block in BLOCKS for table in block.tables)
+        picture = ET.fromstring((tmp_path / "images/benchmarks.svg").read_text())
+        texts = {element.text for element in picture.iter() if element.text}
+        assert {"Daphne", "failed", "1,024"} <= texts
+        measured = [(block, records[block.name]) for block in BLOCKS]
+        assert len(panels(measured)) == sum(
+            table.plot for block in BLOCKS for table in block.tables
+        )
 
 
 class TestVerdict:
@@ -163,6 +263,9 @@ def test_rows_name_their_tasks() -> None:
     """Each row and condition is about tasks its block measures."""
     for block in BLOCKS:
         names = {"", *(task.name for task in block.tasks)}
+        assert len(names) == len(block.tasks) + 1
+        for table in block.tables:
+            assert {*table.tasks, table.floor, table.channels} <= names
         for row in block.rows:
             assert {row.task, row.against} <= names
             if row.condition is not None:

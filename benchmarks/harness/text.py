@@ -1,0 +1,39 @@
+"""
+The Markdown that reports are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from benchmarks.harness.samples import Spread
+
+__all__ = ["cell", "spread_text", "table"]
+
+CELL_MAX = 160
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """
+    Yield the lines of a Markdown table.
+    """
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for cells in rows:
+        yield f"| {' | '.join(cells)} |"
+    yield ""
+
+
+def cell(text: str) -> str:
+    """
+    Return a text of others as one cell may hold it.
+    """
+    plain = " ".join(text.replace("|", "/").replace("`", "'").replace("<", "(").split())
+    return plain if len(plain) <= CELL_MAX else plain[: CELL_MAX - 3] + "..."
+
+
+def spread_text(spread: Spread, digits: int) -> str:
+    """
+    Return the quartiles of a figure.
+    """
+    return f"{spread.lower:.{digits}f} to {spread.upper:.{digits}f} ({spread.width:.0%})"
