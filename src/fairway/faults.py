@@ -213,6 +213,14 @@ class Fault(StrEnum):
     """
     An address or a user sends too many messages; the WebSocket is closed with 1008.
     """
+    BODY_TOO_SLOW = "fairway.R513"
+    """
+    The body of a request comes more slowly than a client may send; it is refused with 408.
+    """
+    FLOODED = "fairway.R514"
+    """
+    A client sends nothing but control frames or tiny fragments; the WebSocket is closed with 1008.
+    """
     PAGES_BUSY = "fairway.R601"
     """
     As many pages wait for a thread as may; what comes meanwhile is answered with 503.

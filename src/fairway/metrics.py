@@ -226,12 +226,22 @@ rate_limited = LabelledCounter(
     "limit",
     "Connects refused and WebSockets closed because an address or a user came too often.",
 )
+floods = LabelledCounter(
+    "fairway_floods_total",
+    "reason",
+    "WebSockets closed because their client sent too much that is no message, by what it was.",
+)
 drops = LabelledCounter("fairway_drops_total", "reason", "Messages that reached nobody, by reason.")
 closes = LabelledCounter(
     "fairway_closes_total", "code", "WebSockets closed by the server, by code."
 )
 application_errors = Counter("fairway_application_errors_total", "Exceptions out of applications.")
 prepared = Counter("fairway_prepared_total", "Encodings made of prepared messages.")
+deflated = Counter("fairway_deflated_total", "Encodings that were compressed.")
+deflated_saved_bytes = Counter(
+    "fairway_deflated_saved_bytes_total",
+    "Bytes that compressed encodings are smaller; each may go to many sockets.",
+)
 published = Counter("fairway_published_total", "Messages handed to a broker.")
 delivered = Counter("fairway_delivered_total", "Messages handed to members of groups.")
 delivered_uninterested = Counter(

@@ -9,9 +9,9 @@ from these fields, so a setting is written down exactly once. Data only.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeAlias, TypeVar
 
 from fairway.exceptions import ConfigurationError
 
@@ -26,6 +26,7 @@ __all__ = [
     "RateOptions",
     "RedisOptions",
     "ServerOptions",
+    "overridden",
     "validate",
 ]
 
@@ -174,11 +175,39 @@ class ServerOptions:
         65536, "Request body held before reading pauses.", unit="bytes", minimum=1024
     )
 
+    body_rate_min: int = option(
+        240,
+        "Rate at which a request body has to come while it is read; 0 for any.",
+        unit="bytes/s",
+        minimum=0,
+        maximum=1073741824,
+    )
+    body_timeout: float = option(
+        30.0,
+        "Time over which that is measured, and for which a body may stand still.",
+        unit="s",
+        minimum=0.01,
+        maximum=3600,
+    )
+
     message_bytes_max: int = option(
         1048576, "WebSocket message.", unit="bytes", minimum=1, maximum=1073741824
     )
     fragments_max: int = option(
         65536, "Fragments of a WebSocket message.", unit="frames", minimum=1
+    )
+    compress: bool = option(
+        False, "Compress messages (permessage-deflate) of clients that offer it."
+    )
+    compress_bytes_min: int = option(
+        512, "Smaller messages go out as they are.", unit="bytes", minimum=1
+    )
+    compress_bytes_max: int = option(
+        65536,
+        "Larger messages go out as they are, since compressing holds all connections up.",
+        unit="bytes",
+        minimum=1,
+        maximum=16777216,
     )
     receive_bytes: int = option(
         65536, "Messages unread by the application before reading pauses.", unit="bytes", minimum=1
@@ -188,6 +217,17 @@ class ServerOptions:
     )
     receive_ahead_bytes: int = option(
         262144, "Read further than that, to find control frames.", unit="bytes", minimum=0
+    )
+    abuse_points_max: int = option(
+        5000,
+        "Control frames and empty fragments, sixteen tiny ones for one, that a client may have "
+        "sent too many before it is cut off; 0 for any number.",
+        unit="points",
+        minimum=0,
+        maximum=1000000000,
+    )
+    abuse_points_rate: float = option(
+        100.0, "What of these is forgiven.", unit="points/s", minimum=0.01, maximum=1000000
     )
     ping_interval: float = option(
         25.0, "Time between pings; 0 sends none.", unit="s", minimum=0, maximum=86400
@@ -213,11 +253,20 @@ class ServerOptions:
     outbox_bytes_max: int = option(
         1048576, "Bytes queued for a slow reader.", unit="bytes", minimum=1024
     )
+    overflow: str = option(
+        "close",
+        "What becomes of a reader for whom more is queued, unless its consumer says otherwise: it "
+        "is closed, loses the oldest messages of groups, or while behind all but the latest.",
+        choices=("close", "drop_oldest", "latest"),
+    )
     unsent_bytes_max: int = option(
         131072,
         "Bytes that the kernel takes ahead of what the network carries.",
         unit="bytes",
         minimum=1024,
+    )
+    latest_unsent_bytes_max: int = option(
+        16384, "The same where overflow is latest.", unit="bytes", minimum=1024
     )
     outbox_stall_timeout: float = option(
         30.0,
@@ -525,3 +574,40 @@ def validate(options: Options) -> None:
             raise ConfigurationError(
                 f"{spec.name} must be {bounds}{f' {unit}' if unit else ''}, not {value!r}"
             )
+
+
+Area = TypeVar("Area", bound=Options)
+
+
+def overridden(options: Area, owner: type[Any], names: Iterable[str]) -> Area | None:
+    """
+    Give options as a class has them, whose attributes of the same names take their place.
+
+    Args:
+        options: Those of the settings.
+        owner: The class; an attribute that is None says nothing.
+        names: The fields that it may say otherwise.
+
+    Returns:
+        The options, None if the class says nothing.
+
+    Raises:
+        ConfigurationError: An attribute has the wrong type or is out of bounds; names it.
+    """
+    own = {name: value for name in names if (value := getattr(owner, name, None)) is not None}
+    for name, value in own.items():
+        wanted = type(getattr(options, name))
+        if type(value) is not wanted:
+            kind = "a whole number" if wanted is int else "text"
+            if choices := options.__dataclass_fields__[name].metadata["choices"]:
+                kind = f"one of {', '.join(choices)}"
+            message = f"{owner.__qualname__}.{name} must be {kind}, not {value!r}"
+            raise ConfigurationError(message)
+    if not own:
+        return None
+    changed = replace(options, **own)
+    try:
+        validate(changed)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{owner.__qualname__}.{error}") from error
+    return changed

@@ -128,6 +128,7 @@ class Acceptor:
         self._poll = select.poll()
         self._fd_max = 0
         self._until_limit_look = 0
+        self._tight_above = NO_LIMIT
         self._full = False
         self._ahead_until = 0.0
         self._timer: asyncio.Handle | None = None
@@ -311,7 +312,9 @@ class Acceptor:
         Pause if the connection just taken was the last for now.
 
         The kernel gives the lowest number that is free, so the number of its descriptor
-        says how many are open, whatever else the process has opened.
+        says how many are open, whatever else the process has opened. Only a high number does:
+        a low one that has just been given back says nothing of those above. So where it was
+        tight, what comes next is asked for, else each end of a connection would let two in.
         """
         if self._connections_max:
             if self.open < self._connections_max:
@@ -321,8 +324,9 @@ class Acceptor:
         self._until_limit_look -= 1
         if self._until_limit_look <= 0:
             self._read_limit()
-        if fd < self._fd_max:
+        if fd < self._fd_max and (self.open <= self._tight_above or self._has_room()):
             return False
+        self._tight_above = self.open * 3 // 4
         self._fill("the limit on open files is near; raise it with ulimit -n or LimitNOFILE")
         return True
 

@@ -40,6 +40,12 @@ Response headers that are for the sink to say: how the body is delimited, and th
 
 EVENT_STREAM = b"text/event-stream"
 
+EVENT_BYTES = 256
+"""
+What an unread part of a body counts for beside its bytes: about what it takes in memory, so that
+a body of single bytes cannot hold hundreds of times its size.
+"""
+
 
 class Exchange:
     """
@@ -189,7 +195,9 @@ class HttpExchange(Exchange):
     """
 
     __slots__ = (
+        "_body_by",
         "_body_bytes",
+        "_body_bytes_due",
         "_headers",
         "_inbox",
         "_left",
@@ -213,6 +221,9 @@ class HttpExchange(Exchange):
         self._body_bytes = 0
         self._started = False
         self._status = 0
+        # Of a body that did not come with its head, from the application's first receive() on.
+        self._body_by: float
+        self._body_bytes_due: float
         self._headers: list[tuple[bytes, bytes]]
         self._left: int | None
         self._no_body: bool
@@ -241,14 +252,21 @@ class HttpExchange(Exchange):
             return
         self._body_bytes += len(data)
         if 0 < self.connection.worker.options.body_bytes_max < self._body_bytes:
-            self._inbox.disconnect({"type": "http.disconnect"})
-            log.refused(self.scope, 413, "the body is too large", Fault.REQUEST_MALFORMED)
-            metrics.refusals.add("413")
-            self.answer_instead(413, State.GONE)
+            self._refuse_body(413, "the body is too large", Fault.REQUEST_MALFORMED)
             return
-        self._inbox.push({"type": "http.request", "body": data, "more_body": more}, len(data))
+        event = {"type": "http.request", "body": data, "more_body": more}
+        self._inbox.push(event, len(data) + EVENT_BYTES)
         if self._inbox.unread_bytes > self.connection.worker.options.body_buffer_bytes:
             self.connection.pause_reading()
+
+    def _refuse_body(self, status: int, words: str, fault: Fault) -> None:
+        """
+        Answer in the application's place because of the body; the application is told.
+        """
+        self.disconnect()
+        log.refused(self.scope, status, words, fault)
+        metrics.refusals.add(str(status))
+        self.answer_instead(status, State.GONE)
 
     def peer_gone(self) -> None:
         """
@@ -354,11 +372,37 @@ class HttpExchange(Exchange):
 
     def on_deadline(self, now: float) -> float:
         """
-        Nothing is due but heartbeats: how long an application takes is its own business.
+        See to heartbeats and to a slow body: how long an application takes is its own business.
         """
+        due = now + self.connection.worker.options.keep_alive
         if self._stream is not None:
-            return self._stream.on_deadline(now)
-        return now + self.connection.worker.options.keep_alive
+            due = self._stream.on_deadline(now)
+        if self.unread_body and self._started:
+            if now < self._body_by or self._has_pace():
+                return min(due, self._body_by)
+            self._refuse_body(408, "the body comes too slowly", Fault.BODY_TOO_SLOW)
+            return self.connection.deadline
+        return due
+
+    def _has_pace(self) -> bool:
+        """
+        Whether enough of the body came in time; if so, the next part gets as much time.
+
+        While reading pauses the client can do nothing, so its time begins anew after that.
+        """
+        if not self.connection.reading_paused and self._body_bytes < self._body_bytes_due:
+            return False
+        self._expect_body()
+        return True
+
+    def _expect_body(self) -> None:
+        """
+        Give the next part of the body its time.
+        """
+        connection = self.connection
+        options = connection.worker.options
+        self._body_by = connection.worker.loop.time() + options.body_timeout
+        self._body_bytes_due = self._body_bytes + options.body_rate_min * options.body_timeout
 
     def _ended(self, error: BaseException | None) -> None:
         """
@@ -490,10 +534,15 @@ class HttpExchange(Exchange):
 
     def _invite_body(self) -> None:
         """
-        Ask for the body, of a client that waits for that.
+        Ask for the body, of a client that waits for that; it has its time from now on.
+
+        Nothing of this is needed where the body came with the head.
         """
         if self._request.expect_continue and self.state is State.WAITING:
             self.connection.sink.interim(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self.unread_body:
+            self._expect_body()
+            self.connection.expect_by(self._body_by)
 
     def _open_inbox(self) -> Inbox:
         """
@@ -509,9 +558,15 @@ class HttpExchange(Exchange):
         """
         Go on reading once the application has caught up.
         """
-        inbox, options = self._inbox, self.connection.worker.options
-        if inbox is not None and inbox.unread_bytes <= options.body_buffer_bytes:
-            self.connection.resume_reading()
+        inbox, connection = self._inbox, self.connection
+        if (
+            connection.reading_paused
+            and inbox is not None
+            and inbox.unread_bytes <= connection.worker.options.body_buffer_bytes
+        ):
+            if self.unread_body:
+                self._expect_body()
+            connection.resume_reading()
 
     def _complain(self, text: str, *values: object) -> None:
         """

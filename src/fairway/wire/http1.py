@@ -42,9 +42,12 @@ Event: TypeAlias = Request | bytes | Literal[_End.END] | RemoteProtocolError
 
 _TORN: Final = "bare cr or lf in the request head"
 _EMPTY_LINE: Final = b"\r\n\r\n"
-# What chunk sizes, extensions and trailers may cost the server beyond the body they carry.
+# What chunk sizes, extensions and trailers may cost the server beyond the body they carry. What
+# the chunks of one read leave of their share is kept for the next, but only so much of it: after
+# a million tiny chunks a single trailer could fill the memory else.
 _OVERHEAD_BYTES_MAX: Final = 16384
 _OVERHEAD_BYTES_PER_CHUNK: Final = 64
+_OVERHEAD_BYTES_KEPT: Final = 65536
 
 
 class RequestDecoder:
@@ -347,6 +350,7 @@ class _ChunkedBody:
             if self._allowance < 0:
                 raise RemoteProtocolError("too many bytes of chunk extensions and trailers")
             start = end
+        self._allowance = min(self._allowance, _OVERHEAD_BYTES_KEPT)
         self._tail = (self._tail + data[-3:])[-3:]
         return start if self._complete else -1
 
