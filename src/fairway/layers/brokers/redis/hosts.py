@@ -7,13 +7,14 @@ are accepted and without effect: links keep to ``RedisOptions``. Nothing here co
 
 from __future__ import annotations
 
-import inspect
+import ssl
 from binascii import crc32
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
 from redis.asyncio.connection import (
     AbstractConnection,
@@ -53,11 +54,14 @@ Time that certificates are not read anew.
 
 SHARDS = 4096
 
-# The library would look up its own version, in files, for each connection it makes.
-_takes = inspect.signature(AbstractConnection.__init__).parameters
-ANONYMOUS: dict[str, None] = (
-    {"driver_info": None} if "driver_info" in _takes else {"lib_name": None, "lib_version": None}
-)
+URL_FORMS = "redis://user:password@host:port/database, rediss:// for TLS, or unix:///path?db=0"
+
+UNVERIFIED = (None, "none", ssl.CERT_NONE)
+"""
+Values of ``ssl_cert_reqs`` with which no name in a certificate matters.
+"""
+
+PORT_MAX = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +72,13 @@ class Address:
     Attributes:
         name: What people call it; never with a password.
         kind: The class of redis-py that connects there.
-        arguments: What that class is given.
+        arguments: What that class is given, passwords too; hence in no repr.
         tls: The context of the connections made last, and until when others share it.
     """
 
     name: str
     kind: type[AbstractConnection]
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Any] = field(repr=False)
     tls: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -150,7 +154,7 @@ def read_hosts(hosts: Any = None, url: str | None = None) -> tuple[Host, ...]:
             raise ValueError("hosts and url exclude each other: give one of them")
         if not isinstance(url, str):
             raise ValueError(f"url must be text like 'redis://host:6379/0', not {_kind(url)}")
-        hosts = [url]
+        return (_read(url, "url"),)
     if not hosts:
         hosts = ["redis://localhost:6379"]
     if isinstance(hosts, str | bytes):
@@ -230,12 +234,8 @@ def _address(given: dict[str, Any], where: str) -> Address:
     kind: Any = arguments.get("connection_class")
     url = arguments.pop("address", None)
     if url is not None:
-        try:
-            read = parse_url(url.decode() if isinstance(url, bytes) else url)
-        except (ValueError, AttributeError, TypeError) as error:
-            # Not the URL, which may hold a password.
-            raise ValueError(f"{where} is no URL of a Redis server: {error}") from None
-        arguments = {**read, **arguments}
+        read = _read_url(url, where)
+        arguments.update(read)  # As in redis-py: what the URL says holds.
         kind = kind or read.get("connection_class")
     if arguments.pop("ssl", False):
         kind = SSLConnection
@@ -245,7 +245,9 @@ def _address(given: dict[str, Any], where: str) -> Address:
         kind = Connection
     arguments = {name: value for name, value in arguments.items() if name not in WITHOUT_EFFECT}
     if issubclass(kind, Connection):
-        arguments = {"host": "localhost", "port": 6379, **arguments}
+        arguments.update(_place(arguments.get("host"), arguments.get("port"), where))
+    if issubclass(kind, SSLConnection) and arguments.get("ssl_cert_reqs", "") not in UNVERIFIED:
+        arguments.setdefault("ssl_check_hostname", True)  # False in redis-py before 6.
     try:
         arguments["db"] = int(arguments.get("db") or 0)
         address = Address(_name(kind, arguments), kind, arguments)
@@ -253,6 +255,56 @@ def _address(given: dict[str, Any], where: str) -> Address:
     except (TypeError, ValueError, RedisError) as error:
         raise ValueError(f"{where}: {error}") from None
     return address
+
+
+def _read_url(url: Any, where: str) -> Mapping[str, Any]:
+    """
+    Read a URL.
+
+    Raises:
+        ValueError: It is none, or ends amid its password. It is cited only without one, which
+            excludes the words of urllib.
+    """
+    text = ""
+    try:
+        text = url.decode() if isinstance(url, bytes) else url
+        read = parse_url(text)
+        understood = text.lower().startswith(("unix:", "redis://", "rediss://")) and _is_whole(text)
+    except (ValueError, AttributeError, TypeError):
+        understood = False
+    if not understood:
+        secret = not isinstance(text, str) or "@" in text or "pass" in text
+        raise ValueError(
+            f"{where} is no URL of a Redis server{'' if secret else f' ({text!r})'}: expected "
+            f"{URL_FORMS}. In a password write %2F %3F %23 %40 %5B %5D for / ? # @ [ ]"
+        )
+    return read
+
+
+def _is_whole(url: str) -> bool:
+    """
+    Whether a URL has nothing where a password that should be quoted would go on.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return True
+    database = parts.path.strip("/")
+    cut = parts.fragment or ("@" in parts.query and "=" not in parts.query)
+    return not cut and (not database or database.isdecimal())
+
+
+def _place(host: Any, port: Any, where: str) -> dict[str, Any]:
+    """
+    Give host and port, those of this machine's server where nothing is said.
+    """
+    host = "localhost" if host is None else host
+    if not (isinstance(host, str) and host) or not {*"/@ "}.isdisjoint(host):
+        # Not what it is, since a URL there may hold a password.
+        raise ValueError(f"{where}: host must be a name or an address, and a URL stands alone")
+    port = 6379 if port is None else port
+    if not (str(port).isdecimal() and 0 < int(port) <= PORT_MAX):
+        raise ValueError(f"{where}: port must be a number from 1 to {PORT_MAX}, not {port!r}")
+    return {"host": host, "port": port}
 
 
 def _name(kind: type[AbstractConnection], arguments: Mapping[str, Any]) -> str:

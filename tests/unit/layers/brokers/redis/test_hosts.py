@@ -45,7 +45,14 @@ from fairway.layers.brokers.redis.hosts import read_hosts, shard
             Connection,
             {"password": "secret"},
         ),
+        (
+            [{"address": "redis://:right@redis/2", "db": 4, "password": "wrong"}],
+            "redis:6379/2",
+            Connection,
+            {"password": "right"},
+        ),
         ([{"host": "redis", "port": 1, "db": "5"}], "redis:1/5", Connection, {}),
+        ([{"host": None, "port": None}], "localhost:6379/0", Connection, {}),
         ([{"host": "redis"}], "redis:6379/0", Connection, {}),
         ([{"host": "redis", "ssl": True}], "redis:6379/0", SSLConnection, {}),
         (
@@ -111,8 +118,27 @@ def test_sentinels() -> None:
         ([5], r"hosts\[0\] must be a URL, a pair of host and port, or a dict, not int"),
         ([("a", 1), ("a",)], r"hosts\[1\] must be a URL"),
         (["http://redis:secret@x"], r"hosts\[0\] is no URL of a Redis server"),
+        (
+            ["redis:6379"],
+            r"hosts\[0\] is no URL of a Redis server \('redis:6379'\): expected redis",
+        ),
+        (["redis://redis/site"], r"no URL .*'redis://redis/site'\): expected"),
+        (["redis://ada:secret/word@redis"], "In a password write %2F"),
+        (["redis://ada:secret?word@redis"], "In a password write %2F"),
+        (["redis://ada:secret#word@redis"], "In a password write %2F"),
+        (["redis://ada:secret[word@redis"], "In a password write %2F"),
+        (["redis://:1#secret@redis"], "In a password write %2F"),
+        (["redis://:1?secret@redis"], "In a password write %2F"),
+        (["redis://redis:secret?password=5"], "is no URL"),
+        (
+            [("redis://ada:secret@redis", 1)],
+            r"hosts\[0\]: host must be a name .* a URL stands alone",
+        ),
+        ([{"host": "ada:secret@redis"}], r"hosts\[0\]: host must be a name"),
+        ([{"host": ""}], "host must be a name"),
         ([{"host": "redis", "pasword": "secret"}], r"hosts\[0\].*pasword"),
-        ([{"host": "redis", "port": "x"}], r"hosts\[0\]"),
+        ([{"host": "redis", "port": "x"}], r"hosts\[0\]: port must be a number from 1 to 65535"),
+        ([("redis", 70_000)], r"hosts\[0\]: port must be a number .* not 70000"),
         ([{"host": "redis", "db": "x"}], r"hosts\[0\]"),
         ([{"sentinels": [("a", 1)]}], r"hosts\[0\] must name both"),
         ([{"master_name": "m"}], r"hosts\[0\] must name both"),
@@ -135,6 +161,8 @@ def test_url_beside_hosts() -> None:
     """
     with pytest.raises(ValueError, match="exclude each other"):
         read_hosts(["redis://a"], "redis://b")
+    with pytest.raises(ValueError, match=r"^url is no URL of a Redis server \('redis'\)"):
+        read_hosts(None, "redis")
     with pytest.raises(ValueError, match="url must be text"):
         read_hosts(None, 5)  # type: ignore[arg-type]
 
@@ -146,6 +174,7 @@ def test_names_tell_no_password() -> None:
     for host in read_hosts(["redis://ada:secret@redis", "unix://ada:secret@/run/redis.sock"]):
         assert "secret" not in host.name
         assert "secret" not in host.address.name
+        assert "secret" not in repr(host)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +190,23 @@ def test_encrypted(hosts: list[str], encrypted: bool) -> None:
     TLS hides what is sent, and so does a socket of this machine.
     """
     assert read_hosts(hosts)[0].address.encrypted is encrypted
+
+
+@pytest.mark.parametrize(
+    ("url", "checked"),
+    [
+        ("rediss://redis", True),
+        ("rediss://redis?ssl_cert_reqs=optional", True),
+        ("rediss://redis?ssl_cert_reqs=none", None),
+        ("rediss://redis?ssl_check_hostname=no", False),
+    ],
+)
+def test_names_in_certificates(url: str, checked: bool | None) -> None:
+    """
+    They are compared unless settings say otherwise, whatever redis-py does by itself.
+    """
+    [host] = read_hosts([url])
+    assert host.address.arguments.get("ssl_check_hostname") is checked
 
 
 def test_connections_wait_for_nobody() -> None:
