@@ -298,7 +298,7 @@ def _channel_layers() -> Iterator[checks.CheckMessage]:
                     hint="Correct CHANNEL_LAYERS.",
                     id="fairway.W005",
                 )
-        if backend.startswith("fairway.") and "group_expiry" in layer.get("CONFIG", {}):
+        if backend.startswith("fairway.") and "group_expiry" in (layer.get("CONFIG") or {}):
             yield checks.Warning(
                 f"CHANNEL_LAYERS[{alias!r}] sets group_expiry, which is ignored: a member "
                 "leaves its groups when its connection ends, and not after a time.",

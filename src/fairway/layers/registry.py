@@ -153,12 +153,14 @@ class ChannelLayerManager:
             ) from error
         if not (isinstance(backend, type) and issubclass(backend, ChannelLayer)):
             return backend(**config)
-        if issubclass(backend, RedisChannelLayer):
-            config = _with_url(config)
+        where = f"CONFIG of {name}"
+        if issubclass(backend, RedisChannelLayer) and _takes_url(config):
+            config = {**config, "url": os.environ[REDIS_URL]}
+            where += f", with url from the variable {REDIS_URL}"
         try:
             layer = backend(**{**_given_options(backend), **config})
         except (TypeError, ConfigurationError, InvalidChannelLayerError) as error:
-            raise InvalidChannelLayerError(f"CONFIG of {name}: {error}") from error
+            raise InvalidChannelLayerError(f"{where}: {error}") from error
         if isinstance(layer, IPCChannelLayer):
             layer.place = place
         elif isinstance(layer, RedisChannelLayer):
@@ -190,16 +192,25 @@ def described_layers() -> dict[str, dict[str, Any]]:
         InvalidChannelLayerError: It is no dict of a dict for each alias.
     """
     layers = conf.django_setting("CHANNEL_LAYERS", None) or {}
-    found = {"": layers, **layers} if isinstance(layers, dict) else {"": layers}
-    for alias, value in found.items():
-        if not isinstance(value, dict):
-            where = f"CHANNEL_LAYERS[{alias!r}]" if alias else "CHANNEL_LAYERS"
-            # Not what it is: there may be a password in it.
-            raise InvalidChannelLayerError(
-                f'CHANNEL_LAYERS must have a dict for each layer, as {{"default": {{"BACKEND": '
-                f'"{IPC}"}}}} has, but {where} is a {type(value).__name__}'
-            )
-    return layers
+    _require_dict(layers, "CHANNEL_LAYERS")
+    for alias, layer in layers.items():
+        where = f"CHANNEL_LAYERS[{alias!r}]"
+        _require_dict(layer, where)
+        _require_dict(layer.get("CONFIG") or {}, f"{where}['CONFIG']")
+    found: dict[str, dict[str, Any]] = layers
+    return found
+
+
+def _require_dict(value: object, where: str) -> None:
+    """
+    Raise unless some part of ``CHANNEL_LAYERS`` is a dict.
+    """
+    if not isinstance(value, dict):
+        # Not what it is: there may be a password in it.
+        raise InvalidChannelLayerError(
+            'CHANNEL_LAYERS must have a dict for each layer, as {"default": {"BACKEND": '
+            f'"{IPC}", "CONFIG": {{}}}}}} has, but {where} is a {type(value).__name__}'
+        )
 
 
 def get_channel_layer(alias: str = DEFAULT_CHANNEL_LAYER) -> Any:
@@ -276,14 +287,11 @@ def _given_options(backend: type[ChannelLayer]) -> dict[str, Any]:
     return given
 
 
-def _with_url(config: dict[str, Any]) -> dict[str, Any]:
+def _takes_url(config: dict[str, Any]) -> bool:
     """
-    Have a Redis layer whose configuration names no server use the one of the environment.
+    Whether a Redis layer names no server, and so uses the one of the environment.
     """
-    url = os.environ.get(REDIS_URL)
-    return (
-        {**config, "url": url} if url and not (config.get("hosts") or config.get("url")) else config
-    )
+    return bool(os.environ.get(REDIS_URL)) and not (config.get("hosts") or config.get("url"))
 
 
 channel_layers = ChannelLayerManager()

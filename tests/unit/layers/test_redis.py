@@ -123,6 +123,9 @@ def test_url(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "other:6379/2" in described(hosts=[])
     assert "one:6379/1" in described(url="redis://one/1")
     assert "two:6379/0" in described(hosts=["redis://two"])
+    monkeypatch.setenv("REDIS_URL", "other:6379")
+    with pytest.raises(InvalidChannelLayerError, match="url from the variable REDIS_URL: url is"):
+        described()
 
 
 def test_the_environment_alone_makes_no_redis_layer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,10 @@ def test_settings_of_all_layers_count_where_a_layer_says_nothing() -> None:
             INMEMORY,
             r"must have a dict for each layer, .*, but CHANNEL_LAYERS\['default'\] is a str",
         ),
+        (
+            {"BACKEND": INMEMORY, "CONFIG": ["redis://redis"]},
+            r"but CHANNEL_LAYERS\['default'\]\['CONFIG'\] is a list",
+        ),
     ],
 )
 def test_a_configuration_that_describes_no_layer_is_refused(

@@ -99,7 +99,13 @@ def test_layers_without_their_secrets(
         "other": {
             "BACKEND": "fairway.layers.InMemoryChannelLayer",
             "CONFIG": {
-                "hosts": ["redis://user:hidden@example.com/0", ("localhost", 6379)],
+                "hosts": [
+                    "redis://user:hidden@example.com/0",
+                    ("localhost", 6379),
+                    b"redis://:hidden/hidden@hidden@example.com",
+                    "rediss://hidden@example.com?ssl_cert_reqs=none",
+                    "redis://example.com?db=1&password=hidden",
+                ],
                 "symmetric_encryption_keys": ["hidden"],
                 "sentinel": {"password": "hidden", "port": 3},
                 "capacity": 7,
@@ -110,7 +116,13 @@ def test_layers_without_their_secrets(
     other, default = content["layers"]
     assert default["alias"] == "default"
     assert other["config"] == {
-        "hosts": ["redis://user:********@example.com/0", ["localhost", 6379]],
+        "hosts": [
+            "redis://user:********@example.com/0",
+            ["localhost", 6379],
+            "redis://:********@example.com",
+            "rediss://********@example.com?ssl_cert_reqs=none",
+            "redis://example.com?db=1&password=********",
+        ],
         "symmetric_encryption_keys": "********",
         "sentinel": {"password": "********", "port": 3},
         "capacity": 7,

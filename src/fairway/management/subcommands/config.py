@@ -26,7 +26,12 @@ HELP = "Show every option: its value, and the setting or variable it comes from.
 
 STARS = "********"
 SECRET = re.compile("auth|credential|key|pass|secret|signature|token", re.IGNORECASE)
-PASSWORD_IN_URL = re.compile(r"(?<=://)([^/@\s]*:)[^/@\s]+(?=@)")
+# To the last @, since a password that should be quoted and is not is one, too; without a colon
+# it may be meant as one.
+PASSWORD_IN_URL = re.compile(r"(?<=://)([^:/@\s]*:)?\S+(?=@)")
+SECRET_IN_QUERY = re.compile(
+    rf"(?<=[?&])([^=&\s]*(?:{SECRET.pattern})[^=&\s]*=)[^&\s]+", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +133,11 @@ def _without_secrets(value: Any) -> Any:
         }
     if isinstance(value, list | tuple):
         return [_without_secrets(each) for each in value]
-    return PASSWORD_IN_URL.sub(rf"\1{STARS}", value) if isinstance(value, str) else value
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    if isinstance(value, str):
+        return SECRET_IN_QUERY.sub(rf"\1{STARS}", PASSWORD_IN_URL.sub(rf"\1{STARS}", value))
+    return value
 
 
 def _shown(reading: conf.Reading) -> str:
