@@ -340,10 +340,11 @@ class _ChunkedBody:
             RemoteProtocolError: The chunks are malformed or carry too much else.
         """
         start, size = 0, len(data)
+        view = memoryview(data)
         while start < size and self._parser is not None:
             end = self._find_stop(data, start)
             try:
-                self._parser.feed_data(memoryview(data)[start:end])
+                self._parser.feed_data(view[start:end])
             except httptools.HttpParserError:
                 raise RemoteProtocolError("malformed chunked body") from None
             self._allowance -= end - start

@@ -2,7 +2,8 @@
 A message that is encoded once per wire format, however many peers it goes to.
 
 The formats live with their protocols: a format is simply the function that
-encodes: ``websocket.websocket_frame``, ``sse.event_chunk``, ``sse.event_plain``.
+encodes: ``websocket.websocket_frame``, ``deflate.Deflate``, ``sse.event_chunk``,
+``sse.event_plain``.
 """
 
 from __future__ import annotations

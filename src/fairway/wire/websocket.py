@@ -1,13 +1,14 @@
 """
 WebSocket frames (RFC 6455), the server's side: bytes to messages and back.
 
-Extensions are not spoken here, so a set RSV bit is an error. The opening
-handshake is in ``handshake``; closing, pinging and pausing are for the server.
+Extensions are not spoken here, so a set RSV bit is an error; ``deflate`` builds on this.
+The opening handshake is in ``handshake``; closing, pinging and pausing are for the server.
 """
 
 from __future__ import annotations
 
 import codecs
+from enum import Enum
 from typing import Final, NamedTuple, TypeAlias
 
 from fairway.exceptions import LocalProtocolError, RemoteProtocolError
@@ -32,14 +33,17 @@ __all__ = [
     "Close",
     "Event",
     "FrameDecoder",
+    "Note",
     "Ping",
     "Pong",
+    "decode_text",
     "encode_binary",
     "encode_close",
     "encode_frame",
     "encode_ping",
     "encode_pong",
     "encode_text",
+    "too_big",
     "websocket_frame",
 ]
 
@@ -92,7 +96,27 @@ class Close(NamedTuple):
     reason: str
 
 
-Event: TypeAlias = str | bytes | Ping | Pong | Close | RemoteProtocolError
+class Note(Enum):
+    """
+    What a decoder tells beside messages and control frames, for whoever bounds their number.
+    """
+
+    EMPTY_FRAGMENT = "a fragment without a byte, which neither begins nor ends a message"
+    TINY_FRAGMENT = "one with few bytes"
+    MORE = "not all is decoded: receive_data(b'') goes on, better a turn later"
+
+
+Event: TypeAlias = str | bytes | Ping | Pong | Close | Note | RemoteProtocolError
+
+EVENTS_MAX: Final = 256
+"""
+Events of one call: a read of nothing but tiny frames holds 40,000, best kept as the bytes they are.
+"""
+
+TINY_BYTES: Final = 16
+"""
+What a fragment has at least that is not tiny: as many as a message may have fill one of 1 MiB.
+"""
 
 
 class FrameDecoder:
@@ -120,6 +144,12 @@ class FrameDecoder:
         "message_bytes_max",
     )
 
+    inflated_bytes: int = 0
+    """
+    What the messages of the last call were inflated to, see ``deflate``. Past the size that one
+    may have, the rest waits.
+    """
+
     def __init__(self, *, message_bytes_max: int, fragments_max: int) -> None:
         self.message_bytes_max = message_bytes_max
         self.fragments_max = fragments_max
@@ -143,7 +173,7 @@ class FrameDecoder:
         Take bytes of the peer, return what they complete, in order.
 
         Hot path: once per read. A ``RemoteProtocolError`` is always the last event; after it,
-        as after a ``Close``, further input is ignored.
+        as after a ``Close``, further input is ignored. So is ``Note.MORE``: frames are left.
         """
         # Nearly every read of a chat is one small message, whole, with nothing before it. That is
         # told by its first two to four bytes alone and decoded here without a further call.
@@ -210,6 +240,7 @@ class FrameDecoder:
         A frame is refused as soon as the bytes that are wrong are there.
         """
         start, size = 0, len(source)
+        self._needed = 2
         while start + 2 <= size:
             first, second = source[start], source[start + 1]
             whole = first in {0x81, 0x82}
@@ -222,23 +253,27 @@ class FrameDecoder:
                     self._needed = body - 4 - start
                     return start
                 length = _long_length(source[start + 2 : body - 4])
-            if first < 0x88:
-                self._check_room(length)
+            self._check_room(first, length)
             end = body + length
             if end > size:
                 self._needed = end - start
                 return start
             payload = _unmask(source, body, end)
             if first == 0x81:
-                events.append(_decode_text(payload))
+                events.append(decode_text(payload))
             elif first == 0x82:
                 events.append(bytes(payload))
             else:
                 self._take(first, payload, events)
             start = end
             if self._closed:
-                return start
-        self._needed = 2
+                break
+            if start < size and (
+                len(events) >= EVENTS_MAX or self.inflated_bytes > self.message_bytes_max
+            ):
+                events.append(Note.MORE)
+                self._needed = 0
+                break
         return start
 
     def _check_first(self, first: int, second: int) -> None:
@@ -263,15 +298,21 @@ class FrameDecoder:
         elif second & 0x7F > _CONTROL_BYTES_MAX:
             raise RemoteProtocolError("control frame is too long", code=PROTOCOL_ERROR)
 
-    def _check_room(self, length: int) -> None:
+    def _check_room(self, first: int, length: int) -> None:
         """
         Check a data frame against the limits as soon as its header declares its length.
         """
+        if first >= 0x88:
+            return
         held = 0 if self._message is None else len(self._message)
         if held + length > self.message_bytes_max:
-            raise RemoteProtocolError(
-                f"message is larger than {self.message_bytes_max} bytes", code=TOO_BIG
-            )
+            raise too_big(self.message_bytes_max)
+        self._check_fragments()
+
+    def _check_fragments(self) -> None:
+        """
+        Check that the message may have another frame.
+        """
         if self._fragments >= self.fragments_max:
             raise RemoteProtocolError(
                 f"message has more than {self.fragments_max} fragments", code=TOO_BIG
@@ -293,6 +334,8 @@ class FrameDecoder:
             self._take_fragment(opcode, payload)
             if first & _FIN:
                 events.append(self._finish_message())
+            elif opcode == OP_CONTINUATION and len(payload) < TINY_BYTES:
+                events.append(Note.TINY_FRAGMENT if payload else Note.EMPTY_FRAGMENT)
 
     def _take_fragment(self, opcode: int, payload: bytes | bytearray) -> None:
         """
@@ -316,7 +359,7 @@ class FrameDecoder:
         message, is_text = self._message or b"", self._utf8 is not None
         self._message = self._utf8 = None
         self._fragments = 0
-        return _decode_text(message) if is_text else bytes(message)
+        return decode_text(message) if is_text else bytes(message)
 
     def _fail(self, error: RemoteProtocolError) -> RemoteProtocolError:
         """
@@ -338,7 +381,20 @@ def _not_utf8() -> RemoteProtocolError:
     return RemoteProtocolError("text message is not utf-8", code=INVALID_PAYLOAD)
 
 
-def _decode_text(payload: bytes | bytearray) -> str:
+def too_big(bytes_max: int) -> RemoteProtocolError:
+    """
+    Say that a message is larger than it may be.
+    """
+    return RemoteProtocolError(f"message is larger than {bytes_max} bytes", code=TOO_BIG)
+
+
+def decode_text(payload: bytes | bytearray) -> str:
+    """
+    Decode a whole text message.
+
+    Raises:
+        RemoteProtocolError: It is not UTF-8.
+    """
     try:
         return str(payload, "utf-8")
     except UnicodeDecodeError:

@@ -13,7 +13,13 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request as WsprotoRequest
 
 from fairway.exceptions import LocalProtocolError, RemoteProtocolError
-from fairway.wire.handshake import Upgrade, accept_head, check_upgrade
+from fairway.wire.handshake import (
+    Extension,
+    Upgrade,
+    accept_head,
+    check_upgrade,
+    read_extensions,
+)
 from fairway.wire.http1 import RequestDecoder
 from fairway.wire.request import Request
 
@@ -128,6 +134,84 @@ class TestCheck:
         assert check_upgrade(handshake(KEY, VERSION, offer)).subprotocols == ["a"]
 
 
+class TestExtensions:
+    """
+    RFC 6455 section 9.1.
+    """
+
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [
+            (b"a", [("a", ())]),
+            (b"a; b; c=1", [("a", (("b", None), ("c", "1")))]),
+            (b'a;b="c",d', [("a", (("b", "c"),)), ("d", ())]),
+            (b'a ; b = "\\1\\5" ', [("a", (("b", "15"),))]),
+            (b"a; b; b, a", [("a", (("b", None), ("b", None))), ("a", ())]),
+            (b" ,a,,\tb ,", [("a", ()), ("b", ())]),
+            (b"", []),
+            (b" , ", []),
+        ],
+    )
+    def test_a_list_is_read(self, value: bytes, expected: list[object]) -> None:
+        """
+        Names, parameters and values, quoted ones too; empty elements are passed over.
+        """
+        assert list(read_extensions(value)) == expected
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            b"a b",
+            b"a;",
+            b";a",
+            b"a; b=",
+            b"a; =b",
+            b"a=b",
+            b"a; b=c=d",
+            b"a; b c",
+            b'"a"',
+            b'a; "b"',
+            b'a; b="c',
+            b'a; b="c d"',
+            b'a; b=""',
+            b'a; b="c"d',
+            b"a;;b",
+            b"a, ;b",
+            b"a\x00",
+            b"\xe9",
+            b'a; b="\xe9"',
+            b"a/b",
+            b"(a)",
+        ],
+    )
+    def test_a_malformed_list_is_400(self, value: bytes) -> None:
+        """
+        The handshake fails, as section 9.1 says, whoever would care for its extensions.
+        """
+        error = refusal(KEY, VERSION, (b"sec-websocket-extensions", value))
+        assert (error.status, error.reason) == (400, "malformed sec-websocket-extensions")
+
+    def test_several_fields_are_one_list(self) -> None:
+        """
+        In their order.
+        """
+        fields = [(b"sec-websocket-extensions", value) for value in (b"a; b", b"c")]
+        upgrade = check_upgrade(handshake(fields[0], KEY, VERSION, fields[1]))
+        assert upgrade.extensions == (Extension("a", (("b", None),)), Extension("c", ()))
+
+    @pytest.mark.parametrize(
+        "value", [b" ," * 30000 + b"a", b"a" + b" " * 60000 + b"b", b'a; b="' + b"\\" * 60000]
+    )
+    def test_long_lists_are_read_in_linear_time(self, value: bytes) -> None:
+        """
+        60 KB of commas, spaces or escapes are no work worth mentioning.
+        """
+        try:
+            assert read_extensions(value) == (Extension("a", ()),)
+        except RemoteProtocolError as error:
+            assert error.status == 400  # noqa: PT017 - one of both ends, and soon
+
+
 class TestAccept:
     """
     RFC 6455 section 4.2.2.
@@ -143,6 +227,13 @@ class TestAccept:
             b"sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
             b"sec-websocket-protocol: chat\r\nset-cookie: a=1\r\n\r\n"
         )
+
+    def test_an_extension_that_was_agreed(self) -> None:
+        """
+        It has a field of its own.
+        """
+        head = accept_head(Upgrade(ACCEPT, []), None, [], b"permessage-deflate; a")
+        assert head.endswith(b"\r\nsec-websocket-extensions: permessage-deflate; a\r\n\r\n")
 
     def test_without_a_subprotocol_there_is_no_field(self) -> None:
         """
