@@ -15,6 +15,8 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
+from time import localtime, strftime, time
 from types import FrameType
 from typing import Any
 
@@ -53,6 +55,8 @@ class StderrHandler(logging.StreamHandler[Any]):
         logging.Handler.__init__(self)
         self._form = logging.Formatter(FORMAT)
         self.setFormatter(self._form)
+        self._second = 0
+        self._clock = ""
 
     @property
     def stream(self) -> Any:
@@ -76,26 +80,43 @@ class StderrHandler(logging.StreamHandler[Any]):
             name: The logger's.
             lines: What it says with ``INFO``, without line ends.
         """
-        record = logging.LogRecord(name, logging.INFO, "", 0, "", None, None)
-        head = self.format(record)
+        head = self._head(name)
         together: list[str] = []
         room = WRITE_BYTES_MAX
         for line in lines:
             # A character is four bytes at most.
             size = len(head) + 1 + (len(line) if line.isascii() else 4 * len(line))
             if size > room and together:
-                self._write(record, head, together)
+                self._write(name, "".join(together))
                 together, room = [], WRITE_BYTES_MAX
-            together.append(line)
+            together.append(f"{head}{line}\n")
             room -= size
-        self._write(record, head, together)
+        self._write(name, "".join(together))
 
-    def _write(self, record: logging.LogRecord, head: str, lines: list[str]) -> None:
+    def _head(self, name: str) -> str:
         """
-        Write lines as one record, whose first line gets its head as any record does.
+        Give what the lines of a logger begin with now.
         """
-        record.msg = f"\n{head}".join(lines)
-        self.handle(record)
+        now = time()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._clock = strftime(logging.Formatter.default_time_format, localtime(second))
+        at = f"{self._clock},{int((now - second) * 1000):03}"
+        return FORMAT % {"asctime": at, "levelname": "INFO", "name": name, "message": ""}
+
+    def _write(self, name: str, text: str) -> None:
+        """
+        Write as ``emit`` does, whatever becomes of it.
+        """
+        with self.lock or nullcontext():
+            try:
+                self.stream.write(text)
+                self.flush()
+            except Exception:  # noqa: BLE001 - as ``emit`` does
+                self.handleError(
+                    logging.LogRecord(name, logging.INFO, __file__, 0, text, None, None)
+                )
 
 
 def configure_logging(setting: Mapping[str, Any] | None = None) -> None:

@@ -6,16 +6,22 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import io
+import logging
 import os
+import re
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import uvloop
 
+from fairway.logs import StderrHandler
 from fairway.options import ServerOptions
 from fairway.server import Server, run as run_module
 from fairway.server.log import exit_status
@@ -199,6 +205,41 @@ class TestLife:
         server.stop(drain=0)
         assert server.stopped.wait(SECONDS_MAX)
         assert life.events[-2:] == ["shutdown", "on_stop"]
+
+    def test_every_answer_has_its_line(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        What was answered up to the very end is in the access log, once.
+        """
+        said = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", said)
+        logger = logging.getLogger("tests.access.end")
+        monkeypatch.setattr(logger, "propagate", False)
+        monkeypatch.setattr(logger, "handlers", [StderrHandler()])
+        monkeypatch.setattr(logger, "level", logging.INFO)
+        server = start(access_log=True, access_logger="tests.access.end")
+        answered: list[str] = []
+
+        def ask(name: int) -> None:
+            with suppress(OSError, http.client.HTTPException):
+                for number in range(1000):
+                    path = f"/{name}-{number}"
+                    assert get(server, path) == path.encode()
+                    answered.append(path)
+
+        threads = [threading.Thread(target=ask, args=(name,)) for name in range(4)]
+        for thread in threads:
+            thread.start()
+        while len(answered) < 20:
+            time.sleep(0.001)
+        server.stop(drain=0)
+        assert server.stopped.wait(SECONDS_MAX)
+        for thread in threads:
+            thread.join()
+        logged = re.findall(
+            r"(?m)^.* INFO tests\.access\.end: 127\.0\.0\.1 GET (\S+) 200$", said.getvalue()
+        )
+        assert len(logged) == len(set(logged))
+        assert set(answered) <= set(logged)
 
     def test_stop_while_loading(self, life: Life) -> None:
         """
