@@ -1,8 +1,5 @@
 """
-Somebody who does what the tutorial says, literally, with the package as it would be published.
-
-The wheel is built from this checkout and installed by the tutorial's own command into a fresh
-environment; nothing of the checkout can be imported there.
+The tutorial holds: followed literally it leads to what it promises, at the price it promises.
 """
 
 from __future__ import annotations
@@ -10,25 +7,19 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
-import shutil
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page
 
-from tests.acceptance.docs.tutorial import CommandStep, FileStep, Step, lines_added, sections, texts
+from tests.acceptance.docs.newcomer import FIRST, Newcomer, arrived, is_server
+from tests.acceptance.docs.tutorial import CommandStep, sections
 from tests.acceptance.project import Command, Project
 
-ROOT = Path(__file__).parents[3]
 MILLISECONDS_MAX = 10_000
 PASSWORD = "swordfish-and-chips"
 
-FIRST = "Two tabs that chat"
 ROOMS = "Rooms"
 LAST = "In production"
 
@@ -36,87 +27,6 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow(90, reason="installs the package from its wheel into a new environment"),
 ]
-
-
-class Newcomer:
-    """
-    A person with an empty folder, a fresh virtual environment and the tutorial.
-
-    Attributes:
-        folder: The folder, empty at first.
-        variables: The environment of what is typed.
-        typed: Every command typed so far.
-        packages: What is installed besides what the environment was made with.
-        written: How many lines were written by hand, for each file.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.folder = root / "site"
-        self.folder.mkdir()
-        self.environment = root / "venv"
-        self.typed: list[str] = []
-        self.packages: set[str] = set()
-        self.written: dict[str, int] = {}
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
-        left_out = ("COVERAGE_", "DJANGO_", "PYTHON", "PYTEST_")
-        inherited = {key: os.environ[key] for key in os.environ if not key.startswith(left_out)}
-        self.variables = inherited | {
-            "PATH": f"{self.environment / 'bin'}:{os.environ['PATH']}",
-            # The tutorial's port may be in use by others.
-            "PORT": self.address.partition(":")[2],
-            # Its command installs the pinned versions, and of Fairway the wheel just built.
-            "PIP_CONSTRAINT": str(root / "constraints.txt"),
-            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-            "PIP_NO_COMPILE": "1",
-            "PYTHONUNBUFFERED": "1",
-        }
-
-    def prepare(self, wheel: Path) -> None:
-        """
-        Make the environment, in which ``pip install fairway`` finds the wheel.
-        """
-        run(uv(), "venv", "--quiet", "--seed", "--python", sys.executable, str(self.environment))
-        pins = (ROOT / "constraints.txt").read_text()
-        constraints = Path(self.variables["PIP_CONSTRAINT"])
-        constraints.write_text(f"{pins}fairway @ {wheel.as_uri()}\n")
-
-    def follow(self, steps: list[Step]) -> None:
-        """
-        Do the steps one by one, each command to its end; a server is not started yet.
-        """
-        for step in steps:
-            if isinstance(step, FileStep):
-                step.write(self.folder)
-            elif not is_server(step):
-                self.type(step.line)
-
-    def type(self, line: str) -> str:
-        """
-        Type a command, and give what it prints until its end.
-        """
-        self.typed.append(line)
-        return run("sh", "-c", line, cwd=self.folder, env=self.variables)
-
-    def installed(self) -> set[str]:
-        """
-        Look which packages are in the environment.
-        """
-        found = self.environment.glob("lib/python*/site-packages/*.dist-info")
-        return {folder.name.partition("-")[0] for folder in found}
-
-    def arrive(self) -> None:
-        """
-        Follow the first section up to its server, and count.
-        """
-        steps = sections()[FIRST]
-        before = self.installed()
-        commands = [step for step in steps if isinstance(step, CommandStep)]
-        self.follow([*commands])
-        self.packages = self.installed() - before
-        original = texts(self.folder)
-        self.follow([step for step in steps if isinstance(step, FileStep)])
-        self.written = lines_added(original, self.folder)
 
 
 class Server(Project):
@@ -179,54 +89,12 @@ class Server(Project):
             os.close(terminal)
 
 
-def is_server(step: CommandStep) -> bool:
-    """
-    Whether a command goes on until it is ended.
-    """
-    return " runserver" in step.line or " serve" in step.line
-
-
-def uv() -> str:
-    """
-    Find uv where scripts/_lib puts it.
-    """
-    found = shutil.which("uv", path=f"{ROOT / '.tools' / 'bin'}:{os.environ['PATH']}")
-    assert found, "uv is missing; scripts/bootstrap installs it"
-    return found
-
-
-def run(*command: str, **options: object) -> str:
-    """
-    Run a command to its end, and give what it printed.
-    """
-    done = subprocess.run(  # type: ignore[call-overload] # options are handed on as they are
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        check=False,
-        timeout=60,
-        start_new_session=True,
-        **options,
-    )
-    assert done.returncode == 0, f"{command}: {done.stdout}"
-    return str(done.stdout)
-
-
 @pytest.fixture(scope="module")
 def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Newcomer:
     """
     Somebody who is about to start the server of the first section.
     """
-    root = tmp_path_factory.mktemp("newcomer")
-    given = ("--quiet", "--build-constraints", str(ROOT / "constraints.txt"))
-    run(uv(), "build", "--wheel", *given, "--out-dir", str(root), str(ROOT))
-    (wheel,) = root.glob("*.whl")
-    newcomer = Newcomer(root)
-    newcomer.prepare(wheel)
-    newcomer.arrive()
-    return newcomer
+    return arrived(tmp_path_factory.mktemp("newcomer"))
 
 
 @pytest.fixture
@@ -285,20 +153,14 @@ def test_counts(newcomer: Newcomer) -> None:
     """
     Two chatting tabs cost 3 commands, 3 files, 25 lines and no more than 8 packages.
     """
-    commands = [step.line for step in sections()[FIRST] if isinstance(step, CommandStep)]
-    lines = sum(newcomer.written.values())
-    for number, what, which in (
-        (len(commands), "commands", commands),
-        (len(newcomer.written), "files made or changed", [*newcomer.written]),
-        (lines, "lines", newcomer.written),
-        (len(newcomer.packages), "packages", sorted(newcomer.packages)),
-    ):
-        print(f"{number} {what}: {which}")  # noqa: T201 - what the test is there to say
-    assert len(commands) <= 3
-    assert len(newcomer.written) <= 3
-    assert lines <= 25
+    counts = newcomer.counts()
+    print(counts, newcomer.written, sorted(newcomer.packages))  # noqa: T201 - what it is there to say
+    assert counts["commands"] <= 3
+    assert counts["files"] <= 3
+    assert counts["lines"] <= 25
+    assert counts["services"] == 0
     assert "fairway" in newcomer.packages
-    assert len(newcomer.packages) <= 8
+    assert counts["packages"] <= 8
 
 
 async def test_two_tabs(newcomer: Newcomer, server: Server, browser: Browser) -> None:
