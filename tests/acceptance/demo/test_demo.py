@@ -1,5 +1,5 @@
 """
-The demo in real browsers, with the real server and nothing else.
+The demo in real browsers: two real servers with Redis between them, or one and nothing else.
 """
 
 from __future__ import annotations
@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import socket
 import time
@@ -20,11 +19,11 @@ from playwright.async_api import Browser, Error, Page, WebSocketRoute
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from tests.acceptance.demo.conftest import DEMO, OpenTab, connected, log_in, until
-from tests.acceptance.project import Project
+from tests.acceptance.demo.conftest import LogIn, OpenTab, Place, connected, until
+from tests.acceptance.project import Project, descendants
 from tests.integration.layers.redis_server import RedisServer, until as wait_for
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
 ECHO = """
 ([size, binary]) => new Promise((resolve, reject) => {
@@ -54,9 +53,8 @@ window.WebSocket = class extends WebSocket {
 """
 
 
-everywhere = pytest.mark.parametrize(
-    "addresses", [1, 2], indirect=True, ids=["one server", "two servers and Redis"]
-)
+on_one_server = pytest.mark.parametrize("places", ["one_server"], indirect=True)
+everywhere = pytest.mark.parametrize("places", ["one_server", "two_servers"], indirect=True)
 
 
 # Counts how often the page has changed what it says of its socket.
@@ -91,26 +89,26 @@ class TestRooms:
     """
 
     @everywhere
-    async def test_two_users_chat(self, browser: Browser, address: str, open_tab: OpenTab) -> None:
+    async def test_two_users_chat(self, log_in: LogIn, open_tab: OpenTab, room: str) -> None:
         """
         Two users in two browsers chat both ways, each under the name of the session.
         """
-        ada = await open_tab("/rooms/lobby/", await log_in(browser, address, "ada"))
-        grace = await open_tab("/rooms/lobby/", await log_in(browser, address, "grace"))
+        ada = await open_tab(room, await log_in("ada"))
+        grace = await open_tab(room, await log_in("grace"))
         for sender, name, text in ((ada, "ada", "hello"), (grace, "grace", "grüß dich <b>")):
             await say(sender, text)
             for page in (ada, grace):
                 await sees(page, f"{name}{text}")
 
-    async def test_history(self, browser: Browser, address: str, open_tab: OpenTab) -> None:
+    async def test_history(self, log_in: LogIn, open_tab: OpenTab, room: str) -> None:
         """
         Who comes later, or reloads, finds what was said.
         """
-        context = await log_in(browser, address, "ada")
-        first = await open_tab("/rooms/lobby/", context)
+        context = await log_in("ada")
+        first = await open_tab(room, context)
         await say(first, "first")
         await sees(first, "adafirst")
-        second = await open_tab("/rooms/lobby/", context)
+        second = await open_tab(room, context)
         await sees(second, "adafirst")
         await first.reload()
         await connected(first)
@@ -118,21 +116,22 @@ class TestRooms:
         await sees(first, "adasecond")
         assert await first.locator("#log li").count() == 2
 
-    async def test_strangers(self, browser: Browser, address: str) -> None:
+    async def test_strangers(self, browser: Browser, address: str, room: str) -> None:
         """
         Without a session there is neither a page nor a socket.
         """
         page = await browser.new_page()
-        await page.goto(f"http://{address}/rooms/lobby/")
-        assert page.url == f"http://{address}/login/?next=/rooms/lobby/"
+        await page.goto(f"http://{address}{room}")
+        assert page.url == f"http://{address}/login/?next={room}"
         with pytest.raises(InvalidStatus, match="403"):
-            await connect(f"ws://{address}/rooms/lobby/")
+            await connect(f"ws://{address}{room}")
 
-    async def test_forged_author(self, browser: Browser, address: str, open_tab: OpenTab) -> None:
+    async def test_forged_author(self, log_in: LogIn, open_tab: OpenTab, room: str) -> None:
         """
         Whatever a page says of its author, the message is by the user of the session.
         """
-        ada = await open_tab("/rooms/lobby/", await log_in(browser, address, "ada"))
+        ada = await open_tab(room, await log_in("ada"))
+        grace = await open_tab(room, await log_in("grace"))
         forged = {"text": "hello", "author": "grace", "user": "grace", "id": 7}
         await ada.evaluate(
             """(message) => {
@@ -141,15 +140,14 @@ class TestRooms:
             }""",
             json.dumps(forged),
         )
-        await sees(ada, "adahello")
+        for page in (ada, grace):
+            await sees(page, "adahello")
 
-    async def test_live_before_history(
-        self, browser: Browser, address: str, open_tab: OpenTab
-    ) -> None:
+    async def test_live_before_history(self, log_in: LogIn, open_tab: OpenTab, room: str) -> None:
         """
         A message that overtakes the history stands behind it, once.
         """
-        context = await log_in(browser, address, "ada")
+        context = await log_in("ada")
         one, two, three = (
             {"id": number, "author": "ada", "text": str(number)} for number in (1, 2, 10)
         )
@@ -158,17 +156,17 @@ class TestRooms:
             route.send(json.dumps({"message": three}))
             route.send(json.dumps({"history": [one, two, three]}))
 
-        await context.route_web_socket("**/rooms/lobby/", answer)
-        page = await open_tab("/rooms/lobby/", context)
+        await context.route_web_socket(f"**{room}", answer)
+        page = await open_tab(room, context)
         await sees(page, "ada10")
         await until(page, "document.querySelectorAll('#log li').length === 3")
         assert await page.locator("#log li").all_text_contents() == ["ada1", "ada2", "ada10"]
 
-    async def test_name_too_long(self, browser: Browser, address: str, open_tab: OpenTab) -> None:
+    async def test_name_too_long(self, log_in: LogIn, address: str, open_tab: OpenTab) -> None:
         """
         A room's name has at most 50 characters; above there is neither a page nor a socket.
         """
-        context = await log_in(browser, address, "ada")
+        context = await log_in("ada")
         await open_tab(f"/rooms/{'a' * 50}/", context)
         page = await context.new_page()
         answer = await page.goto(f"http://{address}/rooms/{'a' * 51}/")
@@ -185,9 +183,10 @@ class TestCounter:
 
     async def test_two_hundred_clicks(self, open_tab: OpenTab) -> None:
         """
-        200 clicks from 4 tabs leave 200 on all of them.
+        200 clicks from 4 tabs leave 200 more on all of them.
         """
         tabs = [await open_tab("/counter/") for _ in range(4)]
+        before = await number_on(tabs[0])
 
         async def click(page: Page) -> None:
             button = page.get_by_role("button", name="Increment")
@@ -195,8 +194,7 @@ class TestCounter:
                 await button.click()
 
         await asyncio.gather(*map(click, tabs))
-        for page in tabs:
-            await until(page, "document.getElementById('value').textContent === '200'")
+        await show(tabs, before + 200)
 
 
 class TestTwoServers:
@@ -204,7 +202,7 @@ class TestTwoServers:
     Pages on two servers, with Redis between them.
     """
 
-    @pytest.mark.parametrize("addresses", [2], indirect=True)
+    @pytest.mark.fault
     async def test_redis_restarts(self, open_tab: OpenTab, redis: RedisServer) -> None:
         """
         Sockets outlive a Redis that is killed and comes back, and hear each other as before.
@@ -212,24 +210,32 @@ class TestTwoServers:
         tabs = [await open_tab("/counter/") for _ in range(2)]
         for tab in tabs:
             await tab.evaluate(WATCH)
+        before = await number_on(tabs[0])
         for number, tab in enumerate(tabs, 1):
             await tab.get_by_role("button", name="Increment").click()
-            await shows(tabs, number)
+            await show(tabs, before + number)
         redis.kill()
         redis.start()
         await asyncio.to_thread(until_heard, redis, "counter", servers=2)
         await tabs[0].get_by_role("button", name="Increment").click()
-        await shows(tabs, 3)
+        await show(tabs, before + 3)
         assert [await tab.evaluate("window.changes") for tab in tabs] == [0, 0]
 
 
-async def shows(tabs: list[Page], number: int) -> None:
+async def number_on(page: Page) -> int:
+    """
+    Read the number that a page shows.
+    """
+    return int(await page.locator("#value").inner_text())
+
+
+async def show(pages: list[Page], number: int) -> None:
     """
     Wait until each page shows the number.
     """
-    for tab in tabs:
+    for page in pages:
         condition = "text => document.getElementById('value').textContent === text"
-        await until(tab, condition, str(number))
+        await until(page, condition, str(number))
 
 
 def until_heard(redis: RedisServer, group: str, *, servers: int) -> None:
@@ -298,14 +304,14 @@ class TestEcho:
         await page.keyboard.press("Tab")
         assert await page.evaluate("document.activeElement.id") == "file"
 
-    async def test_tls(self, browser: Browser, demo: Project, tmp_path: Path) -> None:
+    async def test_tls(self, browser: Browser, copied: Project, tmp_path: Path) -> None:
         """
         A page that came over https opens its socket over wss.
         """
         certificate = trustme.CA().issue_cert("127.0.0.1")
         chain = tmp_path / "chain.pem"
         certificate.private_key_and_cert_chain_pem.write_to_path(chain)
-        server = await demo.manage(
+        server = await copied.manage(
             "serve", "--port", "0", "--certfile", str(chain), "--keyfile", str(chain)
         )
         address = await server.ready()
@@ -328,82 +334,77 @@ class TestReconnect:
     Sockets come back.
     """
 
-    async def test_restart(self, browser: Browser, demo: Project) -> None:
+    async def test_restart(self, places: list[Place], open_tab: OpenTab) -> None:
         """
         After a restart of the server a page that stayed open is connected again.
+
+        One of the other server has noticed nothing.
         """
-        server = await demo.manage("serve", "--port", "0")
-        address = await server.ready()
-        page = await browser.new_page()
-        await page.goto(f"http://{address}/chat/")
-        await connected(page)
-        assert (await server.stop())[0] == 0
+        page, other = [await open_tab("/chat/") for _ in range(2)]
+        await other.evaluate(WATCH)
+        assert (await places[0].command.stop())[0] == 0
         await until(page, "document.getElementById('status').textContent === 'reconnecting'")
-        again = await demo.manage("serve", "--port", address.rpartition(":")[2])
-        await again.ready()
+        await places[0].start()
         await connected(page)
         await page.get_by_label("Text").fill("back")
         await page.get_by_role("button", name="Send", exact=True).click()
         await sees(page, "back")
+        assert await other.evaluate("window.changes") == 0
 
-    async def test_killed_server(self, browser: Browser, demo: Project) -> None:
+    async def test_killed_server(
+        self, log_in: LogIn, places: list[Place], open_tab: OpenTab, room: str
+    ) -> None:
         """
         After a server died without a word, a room shows what was said meanwhile.
         """
-        server = await demo.manage("serve", "--port", "0")
-        address = await server.ready()
-        page = await (await log_in(browser, address, "ada")).new_page()
-        await page.add_init_script(CLOSES)
-        await page.goto(f"http://{address}/rooms/lobby/")
-        await connected(page)
-        await server.stop(signal.SIGKILL)
-        await until(page, "closes.length > 0")
-        missed = await demo.manage(
-            "shell",
-            "-c",
-            "from chat.models import *; from django.contrib.auth.models import User;"
-            "author = User.objects.get(username='grace');"
-            "Message.objects.create(room='lobby', author=author, text='missed')",
-        )
-        assert (await missed.ended())[0] == 0
-        again = await demo.manage("serve", "--port", address.rpartition(":")[2])
-        await again.ready()
-        await sees(page, "gracemissed")
-        assert await page.evaluate("closes[0]") == 1006
+        context = await log_in("ada")
+        await context.add_init_script(CLOSES)
+        ada = await open_tab(room, context)
+        grace = await open_tab(room, await log_in("grace"))
+        await places[0].command.stop(signal.SIGKILL)
+        await until(ada, "closes.length > 0")
+        await say(grace, "missed")
+        await sees(grace, "gracemissed")
+        await places[0].start()
+        await sees(ada, "gracemissed")
+        assert await ada.evaluate("closes[0]") == 1006
+        await say(ada, "back")
+        await sees(grace, "adaback")
 
     @pytest.mark.fault
-    async def test_killed_workers(self, browser: Browser, demo: Project) -> None:
+    @on_one_server
+    async def test_killed_workers(
+        self, browser: Browser, places: list[Place], open_tab: OpenTab
+    ) -> None:
         """
         When all workers are killed others take their place, and the pages come back by themselves.
         """
-        server = await demo.manage("serve", "--port", "0", "--workers", "2")
-        address = await server.ready()
-        pids = (await server.expect(r"pids (\d+), (\d+)")).groups()
-        pages = await self.watch_counter(browser, address)
+        pages = await self.watch_counter(browser, open_tab)
+        pids = descendants(places[0].command.process.pid)
+        assert len(pids) == 2
         for pid in pids:
-            os.kill(int(pid), signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
         await self.come_back(pages, 1006)
 
-    async def test_rolling_restart(self, browser: Browser, demo: Project) -> None:
+    @on_one_server
+    async def test_rolling_restart(
+        self, browser: Browser, places: list[Place], open_tab: OpenTab
+    ) -> None:
         """
         While all workers are replaced every page is told 1012, and comes back by itself.
         """
-        server = await demo.manage("serve", "--port", "0", "--workers", "2")
-        pages = await self.watch_counter(browser, await server.ready())
-        server.process.send_signal(signal.SIGHUP)
-        await server.expect("All workers are replaced")
+        pages = await self.watch_counter(browser, open_tab)
+        places[0].command.process.send_signal(signal.SIGHUP)
+        await places[0].command.expect("All workers are replaced")
         await self.come_back(pages, 1012)
 
-    async def watch_counter(self, browser: Browser, address: str) -> list[Page]:
+    async def watch_counter(self, browser: Browser, open_tab: OpenTab) -> list[Page]:
         """
         Open the counter in several pages, which note how their sockets are closed.
         """
-        pages = [await browser.new_page() for _ in range(4)]
-        for page in pages:
-            await page.add_init_script(CLOSES)
-            await page.goto(f"http://{address}/counter/")
-            await connected(page)
-        return pages
+        context = await browser.new_context()
+        await context.add_init_script(CLOSES)
+        return [await open_tab("/counter/", context) for _ in range(4)]
 
     async def come_back(self, pages: list[Page], code: int) -> None:
         """
@@ -413,26 +414,23 @@ class TestReconnect:
             await until(page, "closes.length > 0")
             await connected(page)
             assert await page.evaluate("closes[0]") == code
+        before = await number_on(pages[0])
         await pages[0].get_by_role("button", name="Increment").click()
-        for page in pages:
-            await until(page, "document.getElementById('value').textContent === '1'")
+        await show(pages, before + 1)
 
-    async def test_reload(self, browser: Browser, demo: Project, tmp_path: Path) -> None:
+    async def test_reload(self, browser: Browser, copied: Project) -> None:
         """
         Under runserver, changed code closes the sockets with 1012, and pages go on with the new.
         """
-        demo.folder = shutil.copytree(
-            DEMO, tmp_path / "demo", ignore=shutil.ignore_patterns("data")
-        )
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
-        server = await demo.manage("runserver", f"127.0.0.1:{port}")
+        server = await copied.manage("runserver", f"127.0.0.1:{port}")
         address = await server.ready()
         page = await browser.new_page()
         await page.add_init_script(CLOSES)
         await page.goto(f"http://{address}/chat/")
         await connected(page)
-        code = demo.folder / "echo" / "consumers.py"
+        code = copied.folder / "echo" / "consumers.py"
         changed = code.read_text().replace("text_data=text_data", "text_data=f'new {text_data}'")
         # The reloader may not have looked at the file yet, so change it until it has.
         while not await page.evaluate("closes.length"):
