@@ -48,4 +48,5 @@ def is_flood(connection: Connection, abuse: Abuse) -> bool:
     rate, points_max = worker.options.abuse_points_rate, worker.options.abuse_points_max
     now = worker.loop.time()
     at = connection.forgiven_at = max(connection.forgiven_at, now) + abuse.points / rate
-    return 0 < points_max < (at - now) * rate
+    # Less than the smallest offence, and more than what a float loses on the way.
+    return 0 < points_max < (at - now) * rate - 0.01

@@ -23,6 +23,7 @@ from fairway.server.exchange import HttpExchange
 from fairway.server.sink import Http1Sink
 from fairway.server.streaming import HttpEnds
 from fairway.server.websocket import WebSocketExchange
+from fairway.wire import codes
 from fairway.wire.handshake import check_upgrade
 from fairway.wire.http1 import END, Request, RequestDecoder
 
@@ -64,6 +65,7 @@ class Connection(asyncio.Protocol):
         deadline: See ``timers.Watched``.
         slot: See ``timers.Watched``.
         alive: Whether a byte has come since this was last set to False.
+        forgiven_at: See ``abuse.is_flood``.
     """
 
     __slots__ = (
@@ -83,6 +85,7 @@ class Connection(asyncio.Protocol):
         "answering",
         "deadline",
         "exchange",
+        "forgiven_at",
         "sink",
         "slot",
         "transport",
@@ -105,6 +108,7 @@ class Connection(asyncio.Protocol):
         self.deadline = inf
         self.slot = 0
         self.alive = True
+        self.forgiven_at = 0.0
         self._decoder: RequestDecoder | None = None
         self._scopes: ScopeFactory | None = None
         self._websocket: WebSocketExchange | None = None
@@ -627,6 +631,8 @@ class Connection(asyncio.Protocol):
             self._end_late()
         elif self._stalled(now):
             metrics.drops.add("stalled")
+            if exchange is not None and exchange.lasting:
+                exchange.end(codes.TRY_AGAIN_LATER, "stood still")
             self.transport.abort()
         elif self.answering and exchange is not None:
             self.deadline = min(exchange.on_deadline(now), self._stalled_at)

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import h11
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from fairway.exceptions import LocalProtocolError, RemoteProtocolError
 from fairway.wire.http1 import (
@@ -137,11 +137,11 @@ def by_us(chunks: list[bytes]) -> list[tuple[object, ...]]:
     return told
 
 
-def by_h11(stream: bytes) -> list[tuple[object, ...]]:
+def by_h11(stream: bytes, oracle: h11.Connection | None = None) -> list[tuple[object, ...]]:
     """
     The same by h11, which wants each request answered before it looks at the next.
     """
-    oracle = h11.Connection(h11.SERVER)
+    oracle = oracle or h11.Connection(h11.SERVER)
     oracle.receive_data(stream)
     told: list[tuple[object, ...]] = []
     while True:
@@ -213,6 +213,101 @@ class TestValidRequests:
             expected.append((method, target, version, body))
         told = [(m, t, v, body) for m, t, v, _, body in by_us([wire])]
         assert told == expected
+
+
+@st.composite
+def chunked(draw: st.DrawFn) -> tuple[bytes, bytes, int]:
+    """
+    A chunked body, its bytes on the wire with whatever may surround it, and the number of chunks.
+    """
+    spaces = st.sampled_from(["", "", " ", "\t"])
+    values = st.one_of(
+        TOKEN, st.text("abc =;,%", max_size=8).map('"{}"'.format), st.just("a" * 9000)
+    )
+    extensions = st.lists(
+        st.tuples(TOKEN, st.one_of(st.none(), values)).map(
+            lambda pair: f";{pair[0]}" if pair[1] is None else f";{pair[0]}={pair[1]}"
+        ),
+        max_size=2,
+    ).map("".join)
+    parts = draw(
+        st.lists(
+            st.one_of(st.binary(min_size=1, max_size=3), st.just(b"\r\n\r\n"), st.just(b"0" * 300)),
+            max_size=6,
+        )
+    )
+    parts *= draw(st.sampled_from([1, 1, 1, 200]))
+    extension, form = draw(extensions), draw(st.sampled_from(["%x", "%X", "000%x"]))
+    trailer_values = st.one_of(VALUES, st.just("b" * 9000))
+    trailers = draw(st.lists(st.tuples(NAMES, spaces, trailer_values), max_size=3))
+    wire = "".join(
+        f"{form % len(part)}{extension}\r\n{part.decode('latin-1')}\r\n" for part in parts
+    )
+    wire += f"0{draw(extensions)}\r\n"
+    wire += "".join(f"{name}:{space}{value}\r\n" for name, space, value in trailers) + "\r\n"
+    return b"".join(parts), wire.encode("latin-1"), len(parts) + 1
+
+
+class TestChunks:
+    """
+    Chunked bodies with extensions and trailers, up to and above what these may cost.
+    """
+
+    HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    NEXT = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
+
+    @settings(max_examples=50)
+    @given(chunked(), CUTS)
+    def test_h11_agrees(self, sent: tuple[bytes, bytes, int], places: list[int]) -> None:
+        """
+        On the body and on where it ends, unless too much surrounds it; never on more than that.
+        """
+        body, wire, chunks = sent
+        overhead = len(wire) - len(body)
+        pieces = cut(self.HEAD + wire + self.NEXT, places)
+        events = run(decoder(), *pieces)
+        if isinstance(events[-1], RemoteProtocolError):
+            assert overhead > 16384
+            assert events[-1].reason == "too many bytes of chunk extensions and trailers"
+            assert b"".join(part for part in events if isinstance(part, bytes)) in body
+            return
+        assert overhead <= 16384 + 64 * chunks
+        told = by_us(pieces)
+        assert [(request[1], request[4]) for request in told] == [(b"/", body), (b"/next", b"")]
+        oracle = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+        assert [request[4] for request in by_h11(self.HEAD + wire + self.NEXT, oracle)] == [
+            body,
+            b"",
+        ]
+
+    @settings(max_examples=60)
+    @given(
+        chunked(), st.integers(0, 1 << 20), st.sampled_from([b"\r", b"\n", b" ", b"\0", b"x", b""])
+    )
+    def test_damage_is_no_other_body(
+        self, sent: tuple[bytes, bytes, int], place: int, patch: bytes
+    ) -> None:
+        """
+        What we accept of a damaged body, h11 reads as the same or refuses.
+        """
+        wire = bytearray(sent[1])
+        place %= len(wire)
+        wire[place : place + 1] = patch
+        stream = self.HEAD + bytes(wire)
+        events = run(decoder(), stream)
+        if END not in events:
+            return
+        ours = b"".join(part for part in events if isinstance(part, bytes))
+        oracle = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+        oracle.receive_data(stream)
+        theirs = b""
+        try:
+            while type(event := oracle.next_event()) is not h11.EndOfMessage:
+                assert event is not h11.NEED_DATA
+                theirs += bytes(event.data) if isinstance(event, h11.Data) else b""
+        except h11.RemoteProtocolError:
+            return
+        assert ours == theirs
 
 
 class TestAnyBytes:

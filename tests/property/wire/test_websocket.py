@@ -55,6 +55,7 @@ from tests.unit.wire.frames import (
     TEXT,
     client_frame,
     plain,
+    run,
 )
 
 LIMIT = 70000
@@ -151,7 +152,7 @@ def decode(chunks: Iterable[bytes], message_bytes_max: int = LIMIT) -> list[obje
     What our decoder tells.
     """
     decoder = FrameDecoder(message_bytes_max=message_bytes_max, fragments_max=1000)
-    return plain([event for chunk in chunks for event in decoder.receive_data(chunk)])
+    return plain(run(decoder, *chunks))
 
 
 def by_wsproto(stream: bytes) -> list[object]:
@@ -250,7 +251,7 @@ class TestCuts:
         Whatever comes, events come out, an error only as the last, and nothing behind it.
         """
         decoder = FrameDecoder(message_bytes_max=100, fragments_max=3)
-        events = [event for chunk in cut(garbage, places) for event in decoder.receive_data(chunk)]
+        events = run(decoder, *cut(garbage, places))
         for event in events[:-1]:
             assert not isinstance(event, (RemoteProtocolError, Close))
         if events and isinstance(events[-1], (RemoteProtocolError, Close)):

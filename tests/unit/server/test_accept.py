@@ -552,6 +552,25 @@ class TestFull:
         assert 15 <= here.acceptor.open <= free + 21
         os.close(os.dup(0))
 
+    def test_each_that_ends_lets_one_in(
+        self, stage: MakeStage, limit: Callable[[int], None]
+    ) -> None:
+        """
+        However the ends are spread over the turns: the reserve is not used up bit by bit.
+        """
+        taken = {int(entry.name) for entry in Path("/proc/self/fd").iterdir()}
+        limit((max(taken) + 21) * 4 // 3)
+        here = stage()
+        here.arrive(max(taken) + 40)
+        held = here.acceptor.open
+        here.sock.waiting = 100
+        for _ in range(10):
+            here.loop.taken.pop(0).close()
+            here.acceptor.left()
+            for _ in range(4):
+                here.loop.turn()
+            assert (here.acceptor.open, here.accepting) == (held, False)
+
     def test_a_limit_lowered_meanwhile_is_found(
         self, stage: MakeStage, limit: Callable[[int], None]
     ) -> None:

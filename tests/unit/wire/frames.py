@@ -5,7 +5,7 @@ Client frames for tests, right and wrong, made without the code under test.
 from __future__ import annotations
 
 from fairway.exceptions import RemoteProtocolError
-from fairway.wire.websocket import Event, FrameDecoder
+from fairway.wire.websocket import Event, FrameDecoder, Note
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 0x1, 0x2, 0x0, 0x8, 0x9, 0xA
 KEY = b"\x37\xfa\x21\x3d"  # As in the examples of RFC 6455 section 5.7.
@@ -58,9 +58,27 @@ def decoder(message_bytes_max: int = 1024, fragments_max: int = 16) -> FrameDeco
 
 def plain(events: list[Event]) -> list[object]:
     """
-    The events in a form that compares: an error as its close code.
+    The events in a form that compares: an error as its close code, and no notes.
     """
-    return [event.code if isinstance(event, RemoteProtocolError) else event for event in events]
+    return [
+        event.code if isinstance(event, RemoteProtocolError) else event
+        for event in events
+        if type(event) is not Note
+    ]
+
+
+def run(target: FrameDecoder, *chunks: bytes) -> list[Event]:
+    """
+    What a decoder tells of some reads, each looked at to its end.
+    """
+    told: list[Event] = []
+    for chunk in chunks:
+        events = target.receive_data(chunk)
+        told += events
+        while events and events[-1] is Note.MORE:
+            events = target.receive_data(b"")
+            told += events
+    return told
 
 
 def decode(*chunks: bytes, message_bytes_max: int = 1024, fragments_max: int = 16) -> list[object]:
@@ -68,4 +86,4 @@ def decode(*chunks: bytes, message_bytes_max: int = 1024, fragments_max: int = 1
     What a fresh decoder makes of some reads.
     """
     target = decoder(message_bytes_max, fragments_max)
-    return plain([event for chunk in chunks for event in target.receive_data(chunk)])
+    return plain(run(target, *chunks))

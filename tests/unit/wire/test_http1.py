@@ -387,6 +387,21 @@ class TestChunkedBody:
         events = [event for _ in range(10000) for event in target.receive_data(b"xx")]
         assert plain(events) == [(400, "too many bytes of chunk extensions and trailers")]
 
+    def test_shares_do_not_pile_up(self) -> None:
+        """
+        A hundred thousand tiny chunks pay for themselves and not for a trailer of megabytes.
+        """
+        target = decoder()
+        target.receive_data(CHUNKED)
+        for _ in range(100):
+            target.receive_data(b"1\r\na\r\n" * 1000)
+        target.receive_data(b"0\r\nX: ")
+        parts = 0
+        while not (events := target.receive_data(b"x" * 1000)):
+            parts += 1
+        assert plain(events) == [(400, "too many bytes of chunk extensions and trailers")]
+        assert 60 < parts < 70
+
     def test_tiny_chunks_are_paid_by_themselves(self) -> None:
         """
         Any number of one-byte chunks is a body like any other.

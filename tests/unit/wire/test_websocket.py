@@ -10,10 +10,12 @@ import pytest
 
 from fairway.exceptions import LocalProtocolError, RemoteProtocolError
 from fairway.wire.websocket import (
+    EVENTS_MAX,
     OP_BINARY,
     OP_CONTINUATION,
     OP_TEXT,
     Close,
+    Note,
     Ping,
     Pong,
     encode_binary,
@@ -509,6 +511,68 @@ class TestMemory:
         for start in range(0, len(stream), 17):
             target.receive_data(stream[start : start + 17])
             assert target.buffered_bytes < len(frame)
+
+
+class TestMany:
+    """
+    Very many frames in one read, and what is told of those that bring nothing.
+    """
+
+    def test_some_hundred_at_a_time(self) -> None:
+        """
+        The rest stays inside as bytes, and comes out in order.
+        """
+        target = decoder()
+        stream = b"".join(client_frame(TEXT, b"%d" % number) for number in range(1000))
+        told = target.receive_data(stream + b"\x81")
+        assert (len(told), told[-1]) == (EVENTS_MAX + 1, Note.MORE)
+        while told[-1] is Note.MORE:
+            told.pop()
+            told += target.receive_data(b"")
+        assert told == [str(number) for number in range(1000)]
+        assert target.buffered_bytes == 1
+        assert target.receive_data(b"") == []
+
+    def test_no_more_where_nothing_is_left(self) -> None:
+        """
+        As many as one call tells, and no byte behind them.
+        """
+        target = decoder()
+        assert Note.MORE not in target.receive_data(client_frame(TEXT, b"x") * EVENTS_MAX)
+        assert target.receive_data(client_frame(TEXT, b"x")) == ["x"]
+
+    def test_more_may_arrive_meanwhile(self) -> None:
+        """
+        It goes behind what is left.
+        """
+        target = decoder()
+        target.receive_data(client_frame(TEXT, b"a") * (EVENTS_MAX + 1))
+        assert target.receive_data(client_frame(TEXT, b"b")) == ["a", "b"]
+
+    def test_an_error_and_a_close_are_last(self) -> None:
+        """
+        Nothing is told to be left behind them.
+        """
+        for end in (client_frame(CLOSE), client_frame(3)):
+            target = decoder()
+            stream = client_frame(TEXT, b"a") * (EVENTS_MAX - 1) + end + client_frame(TEXT, b"b")
+            assert len(target.receive_data(stream)) == EVENTS_MAX
+            assert target.receive_data(b"") == []
+
+    def test_fragments_that_bring_nothing(self) -> None:
+        """
+        Empty and tiny ones are told, but for the first and the last of a message.
+        """
+        target = decoder()
+        for payload, note in (
+            (b"x" * 16, []),
+            (b"", [Note.EMPTY_FRAGMENT]),
+            (b"x", [Note.TINY_FRAGMENT]),
+            (b"x" * 15, [Note.TINY_FRAGMENT]),
+        ):
+            assert target.receive_data(client_frame(BINARY, payload, fin=False)) == []
+            assert target.receive_data(client_frame(CONTINUATION, payload, fin=False)) == note
+            assert target.receive_data(client_frame(CONTINUATION, b"")) == [payload * 2]
 
 
 class TestEncoding:
