@@ -598,7 +598,7 @@ def overridden(options: Area, owner: type[Any], names: Iterable[str]) -> Area | 
     for name, value in own.items():
         wanted = type(getattr(options, name))
         if type(value) is not wanted:
-            kind = "a whole number" if wanted is int else "text"
+            kind = {int: "a whole number", bool: "True or False"}.get(wanted, "text")
             if choices := options.__dataclass_fields__[name].metadata["choices"]:
                 kind = f"one of {', '.join(choices)}"
             message = f"{owner.__qualname__}.{name} must be {kind}, not {value!r}"

@@ -103,8 +103,8 @@ class Configure(Protocol):
         """
         Change the given settings of this exchange; None keeps a setting.
 
-        Of HTTP requests it takes ``heartbeat``, ``gone_at_eof`` and ``lasting`` besides, see
-        ``server.streaming``.
+        Of WebSockets it takes ``compress`` besides, of HTTP requests ``heartbeat``,
+        ``gone_at_eof`` and ``lasting``, see ``server.websocket`` and ``server.streaming``.
         """
 
 

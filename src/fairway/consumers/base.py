@@ -22,6 +22,7 @@ from fairway.consumers.handlers import find_handler, get_handler_name, report
 from fairway.consumers.hints import explain
 from fairway.consumers.login import LoginRequired
 from fairway.consumers.outages import BEGINNINGS, bear, turn_away
+from fairway.consumers.readers import configure_outbox
 from fairway.consumers.sources import Source, open_source
 from fairway.db import aclose_old_connections, cleanup_due, database_sync_to_async
 from fairway.exceptions import (
@@ -91,6 +92,11 @@ class AsyncConsumer:
             ``LoginRequiredMiddleware``, else False.
         messages_per_address, messages_per_user, messages_burst: Limits on WebSocket messages to
             this class in the place of those in the settings; 0 for none. See ``RateOptions``.
+        overflow: What becomes of a reader of a WebSocket or event stream who is too slow, in the
+            place of the setting: ``close``, ``drop_oldest`` or ``latest``.
+        outbox_bytes_max: Bytes queued for it until then, in the place of the setting.
+        compress: Whether messages to a WebSocket are compressed if its client offers that, in the
+            place of the setting.
         scope: The ASGI scope.
         url_kwargs: The named parts of the route that led here, converted.
         channel_layer: The channel layer, or None if there is none of that alias.
@@ -116,6 +122,9 @@ class AsyncConsumer:
     messages_per_address: int | None = None
     messages_per_user: int | None = None
     messages_burst: int | None = None
+    overflow: str | None = None
+    outbox_bytes_max: int | None = None
+    compress: bool | None = None
     url_kwargs = UrlKwargs()
 
     scope: Scope
@@ -152,6 +161,9 @@ class AsyncConsumer:
             self.channel_layer = get_channel_layer(self.channel_layer_alias)
             if self.channel_layer is not None:
                 self.channel_name = await self.channel_layer.new_channel()
+            says = (self.overflow, self.outbox_bytes_max, self.compress)
+            if says != (None, None, None):
+                configure_outbox(type(self), scope)
             source = self._fairway_open_source(receive, send)
             self.__attached = source.attached
             if limits is not None:

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from django.core.serializers.json import DjangoJSONEncoder
 
 from fairway.consumers.http import AsyncHttpConsumer, Headers, pairs_of
+from fairway.consumers.readers import outbox_settings
 from fairway.exceptions import ClientDisconnected
 from fairway.layers.codec import EVENT_MARK
 from fairway.types import Message, is_transparent
@@ -142,7 +143,8 @@ class EventStreamConsumer(AsyncHttpConsumer):
         """
         ends = (self.scope.get("extensions") or {}).get("fairway")
         if ends is not None and is_transparent(self.base_send):
-            ends["configure"](heartbeat=self.heartbeat, gone_at_eof=True)
+            outbox = outbox_settings(type(self))
+            ends["configure"](heartbeat=self.heartbeat, gone_at_eof=True, **outbox)
         elif self.heartbeat:
             Pulse.of_loop(self.heartbeat).streams.add(self)
 

@@ -5,7 +5,7 @@ Which limits the settings and a consumer set, and who is counted.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import cache
 from ipaddress import IPv6Address
 from typing import Any, NamedTuple
@@ -14,8 +14,7 @@ from weakref import WeakKeyDictionary
 from django.core.signals import setting_changed
 
 from fairway.conf import resolve_options
-from fairway.exceptions import ConfigurationError
-from fairway.options import RateOptions, validate
+from fairway.options import RateOptions, overridden
 from fairway.ratelimits.buckets import Buckets
 from fairway.types import Scope
 
@@ -115,24 +114,10 @@ def _limits_of_class(consumer_class: type[Any]) -> Limits | None:
     """
     See whether a class has limits of its own.
     """
-    own = {
-        spec.name: value
-        for spec in fields(RateOptions)
-        if spec.name.startswith("messages_")
-        and (value := getattr(consumer_class, spec.name, None)) is not None
-    }
-    if not own:
+    names = [spec.name for spec in fields(RateOptions) if spec.name.startswith("messages_")]
+    options = overridden(_options(), consumer_class, names)
+    if options is None:
         return _common_message_limits()
-    for name, value in own.items():
-        if type(value) is not int:
-            raise ConfigurationError(
-                f"{consumer_class.__qualname__}.{name} must be a whole number, not {value!r}"
-            )
-    options = replace(_options(), **own)
-    try:
-        validate(options)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{consumer_class.__qualname__}.{error}") from error
     return _limits(options, "messages")
 
 

@@ -4,19 +4,21 @@ The outbox of one exchange, and the flusher that empties all of them.
 Whatever leaves through an exchange is queued here: what the application sends
 and what fan-out offers. Nothing is written at once: the outboxes that one loop
 turn filled are written at its end, each in one call, which makes four messages
-cost little more than one. Encoding lives in ``wire``, waiting in the exchange.
+cost little more than one. Encoding lives in ``wire``, waiting in the exchange, and
+what else than an end a slow reader may meet in ``overflow``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from enum import Enum
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from fairway import metrics
-from fairway.exceptions import LocalProtocolError
 from fairway.wire import codes
+from fairway.wire.deflate import Deflate
 from fairway.wire.websocket import encode_close, websocket_frame
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from fairway.options import ServerOptions
     from fairway.wire.prepared import Format, Prepared
 
+    Piece = bytes | memoryview
+
 __all__ = ["Flusher", "Outbox", "OutboxState"]
 
 CLOCK_STRIDE = 32
@@ -32,8 +36,15 @@ CLOCK_STRIDE = 32
 Outboxes written between two looks at the clock: a look costs a tenth of a write.
 """
 
+MESSAGES_MAX = 16384
+"""
+Messages that may wait in any case; of more each counts for 64 bytes at least, as in memory.
+"""
 
-OVERFLOW_POLICIES = ("close",)
+PIECE_BYTES = 65536
+"""
+What is written at once to a reader who is far behind, so that it is known when half is read.
+"""
 
 
 class OutboxState(Enum):
@@ -129,7 +140,8 @@ class Outbox:
 
     Event-loop thread only; nothing here waits or raises because of the peer.
     While the transport still holds earlier bytes nothing more is written, so that
-    everything pending can be counted, and the newest pong replaces an older one.
+    everything pending can be counted, and the newest pong replaces an older one. Over its
+    limit a reader is closed; for other policies see ``overflow``.
 
     Attributes:
         state: What becomes of something offered.
@@ -137,6 +149,9 @@ class Outbox:
         writable: Whether the transport holds no bytes; set by the connection.
         bytes_max: What may be pending before an overflow.
     """
+
+    # Whether older messages are worth nothing, so that the kernel should hold few of them.
+    conflates: ClassVar[bool] = False
 
     __slots__ = (
         "_bytes",
@@ -178,7 +193,7 @@ class Outbox:
         self._early: list[bytes] | None = None
         self._early_max = options.early_messages_max
         self._early_bytes_max = options.early_bytes_max
-        self._queue: bytes | list[bytes] | None = None
+        self._queue: bytes | list[Piece] | None = None
         self._bytes = 0
         self._late_pong: bytes | None = None
         self._write: Callable[[bytes], None] = _write_nowhere
@@ -188,29 +203,12 @@ class Outbox:
         self.state = OutboxState.CONNECTING
         self.writable = False
 
-    def configure(self, overflow: str | None, bytes_max: int | None) -> None:
-        """
-        See ``types.Configure``: what holds for outboxes of any kind.
-
-        Raises:
-            LocalProtocolError: It is too late, or a value is not known.
-        """
-        if self.state is not OutboxState.CONNECTING:
-            raise LocalProtocolError(
-                "expected configure() before websocket.accept or http.response.body, got it after"
-            )
-        if overflow is not None and overflow not in OVERFLOW_POLICIES:
-            expected = " or ".join(map(repr, OVERFLOW_POLICIES))
-            raise LocalProtocolError(f"expected overflow={expected}, got {overflow!r}")
-        if bytes_max is not None:
-            self.bytes_max = bytes_max
-
     @property
     def takes_bodies(self) -> bool:
         """
         See ``types.Outbox``.
         """
-        return self.format is not websocket_frame
+        return not (self.format is websocket_frame or isinstance(self.format, Deflate))
 
     @property
     def pending_bytes(self) -> int:
@@ -218,7 +216,7 @@ class Outbox:
         Bytes queued here and in the transport, not yet taken by the kernel.
         """
         queue = self._queue
-        queued = len(queue) if type(queue) is bytes else self._bytes if queue else 0
+        queued = 0 if queue is None else len(queue) if type(queue) is bytes else self._bytes
         return queued if self.writable else queued + self._transport_bytes()
 
     def offer(self, prepared: Prepared) -> bool:
@@ -236,14 +234,21 @@ class Outbox:
         frame = prepared.encodings.get(self.format)
         if frame is None:
             frame = prepared.encode(self.format)
-        if self._queue is None and self.writable:
+        queue = self._queue
+        if queue is None and self.writable:
             self._queue = frame
             flusher = self._flusher
             flusher.dirty.append(self)
             if not flusher.scheduled:
                 flusher.schedule()
             return True
-        if self.pending_bytes > self.bytes_max:
+        if type(queue) is list and self.writable:
+            # More of one turn, as below but without the calls.
+            if self._bytes <= self.bytes_max and len(queue) <= MESSAGES_MAX:
+                queue.append(frame)
+                self._bytes += len(frame)
+                return True
+        if self._is_over():
             metrics.drops.add("overflow")
             self._overflow()
             return False
@@ -267,7 +272,12 @@ class Outbox:
                 flusher.dirty.append(self)
                 if not flusher.scheduled:
                     flusher.schedule()
-                return len(frame) * 2 > self.bytes_max
+                if len(frame) * 2 > self.bytes_max:
+                    # To leave in pieces: what is alone is written whole.
+                    self._queue = [frame]
+                    self._bytes = len(frame)
+                    return True
+                return False
         elif type(queue) is list:
             queue.append(frame)
             self._bytes += len(frame)
@@ -356,6 +366,12 @@ class Outbox:
         """
         if self._early:
             metrics.drops.add("refused_handshake", len(self._early))
+        if self._queue is not None:
+            # Behind all messages is the last word, if there is one.
+            left = 1 if type(self._queue) is bytes else len(self._queue)
+            left -= self.state is OutboxState.CLOSING
+            if left:
+                metrics.drops.add("unread", left)
         self.state = OutboxState.CLOSED
         self._early = self._queue = self._late_pong = None
         self.writable = False
@@ -370,7 +386,10 @@ class Outbox:
 
     def flush(self, *, force: bool = False) -> bool:
         """
-        Write what is queued, in one call, if the transport holds nothing.
+        Write what is queued, if the transport holds nothing.
+
+        That is one call, unless more than half of the limit is pending: then somebody may wait
+        for its reader, and it leaves in pieces, each behind the one before.
 
         Args:
             force: Write in any case: somebody else is to write behind this.
@@ -383,13 +402,68 @@ class Outbox:
         if self._late_pong is not None:
             pong, self._late_pong = self._late_pong, None
             self.control(pong)
-        queue, self._queue = self._queue, None
-        if queue is not None:
-            frames = [queue] if isinstance(queue, bytes) else queue
-            data = b"".join(frames)
-            self._flusher.count(len(frames), len(data))
+        while (queue := self._queue) is not None and (self.writable or force):
+            if type(queue) is list and self._bytes * 2 <= self.bytes_max:
+                self._queue = None
+                data, frames = b"".join(queue), len(queue)
+            elif type(queue) is bytes and len(queue) * 2 <= self.bytes_max:
+                self._queue = None
+                data, frames = queue, 1
+            else:
+                data, frames = self._take(sys.maxsize if force else self._piece_bytes())
+            self._flusher.count(frames, len(data))
             self._write(data)
-        return True
+        return self._queue is None
+
+    def _piece_bytes(self) -> int:
+        """
+        Give how much is written at once to a reader who is far behind.
+        """
+        return min(PIECE_BYTES, max(1, self.bytes_max // 8))
+
+    def _take(self, bytes_max: int) -> tuple[bytes, int]:
+        """
+        Take the oldest bytes out of the queue, and count the messages that end with them.
+
+        Args:
+            bytes_max: How many; all, if there are fewer.
+        """
+        queue = self._queue
+        if not isinstance(queue, list):
+            assert queue is not None  # noqa: S101 - whoever takes has looked
+            queue = [queue]
+            self._queue, self._bytes = queue, len(queue[0])
+        size = count = 0
+        while size < bytes_max and count < len(queue):
+            size += len(queue[count])
+            count += 1
+        pieces, frames = queue[:count], count
+        del queue[:count]
+        if size > bytes_max:
+            # Views, since each copy of what is left of a large message would cost all of it.
+            last = memoryview(pieces[-1])
+            cut = len(last) - (size - bytes_max)
+            pieces[-1], frames, size = last[:cut], frames - 1, bytes_max
+            queue.insert(0, last[cut:])
+        self._bytes -= size
+        if not self._bytes:
+            self._queue = None
+        return b"".join(pieces), frames
+
+    def _is_over(self) -> bool:
+        """
+        Whether so much waits that another message is one too many.
+        """
+        queue = self._queue
+        return self.pending_bytes > self.bytes_max or (
+            type(queue) is list and self._are_many(len(queue))
+        )
+
+    def _are_many(self, messages: int) -> bool:
+        """
+        Whether so many messages are too many, be they ever so small.
+        """
+        return messages > MESSAGES_MAX and messages * 64 > self.bytes_max
 
     def _overflow(self) -> None:
         """

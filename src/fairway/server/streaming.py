@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 from fairway import metrics
 from fairway.server.asgi_state import State
-from fairway.server.outbox import Outbox, OutboxState
+from fairway.server.outbox import OutboxState
+from fairway.server.overflow import TCP, configure, limit_unsent
 from fairway.wire import codes
 from fairway.wire.sse import HEARTBEAT, encode_retry
 
 if TYPE_CHECKING:
     from fairway.server.connection import Connection
     from fairway.server.exchange import HttpExchange
+    from fairway.server.outbox import Outbox
     from fairway.types import Receive
 
 __all__ = ["HttpEnds", "Stream", "wait_for_room"]
-
-_TCP = (socket.AF_INET, socket.AF_INET6)
 
 RETRY_SECONDS = (0.5, 2.0)
 """
@@ -87,7 +87,8 @@ class Stream:
         self.lasting = True
         connection = exchange.connection
         worker = connection.worker
-        self.outbox = Outbox(worker.flusher, worker.options, self.end, connection.sink.event_format)
+        make, format = worker.outbox_class, connection.sink.event_format
+        self.outbox = make(worker.flusher, worker.options, self.end, format)
 
     @property
     def is_open(self) -> bool:
@@ -119,7 +120,7 @@ class Stream:
         Raises:
             LocalProtocolError: The response has begun already, or a value is not known.
         """
-        self.outbox.configure(overflow, outbox_bytes_max)
+        configure(self.outbox, overflow, outbox_bytes_max)
         if heartbeat is not None:
             self._heartbeat = heartbeat
         if gone_at_eof is not None:
@@ -133,11 +134,14 @@ class Stream:
         """
         connection = self._exchange.connection
         transport, sink = connection.transport, connection.sink
+        options = connection.worker.options
+        if self.outbox.conflates:
+            limit_unsent(transport.get_extra_info("socket"), options.latest_unsent_bytes_max)
         self.outbox.open(transport.write, transport.get_write_buffer_size, writable=sink.writable)
         if self._heartbeat:
             self._beat_at = connection.worker.loop.time() + self._heartbeat
             connection.expect_by(self._beat_at)
-            seconds = self._heartbeat * connection.worker.options.pings_missed
+            seconds = self._heartbeat * options.pings_missed
             give_up_after(transport.get_extra_info("socket"), seconds)
 
     def write(self, data: bytes, *, end: bool) -> Any:
@@ -224,7 +228,7 @@ def give_up_after(sock: Any, seconds: float) -> None:
     silent: the heartbeats would be repeated for a quarter of an hour (tcp(7), tcp_retries2).
     """
     option = getattr(socket, "TCP_USER_TIMEOUT", None)
-    if sock is not None and option is not None and sock.family in _TCP:
+    if sock is not None and option is not None and sock.family in TCP:
         sock.setsockopt(socket.IPPROTO_TCP, option, max(1, int(seconds * 1000)))
 
 

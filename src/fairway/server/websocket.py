@@ -9,6 +9,7 @@ side is the table ``asgi_state.WEBSOCKET``, whose actions are methods here.
 
 from __future__ import annotations
 
+import sys
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +17,30 @@ from fairway import metrics
 from fairway.exceptions import ClientFault, LocalProtocolError, RemoteProtocolError
 from fairway.faults import Fault
 from fairway.server import log
+from fairway.server.abuse import Abuse, is_flood
 from fairway.server.asgi_state import WEBSOCKET, Machine, State
-from fairway.server.exchange import FRAMING, Exchange, refusal_status, response_status
+from fairway.server.exchange import (
+    EVENT_BYTES,
+    FRAMING,
+    Exchange,
+    refusal_status,
+    response_status,
+)
 from fairway.server.inbox import Inbox
-from fairway.server.outbox import Outbox, OutboxState
+from fairway.server.outbox import OutboxState
+from fairway.server.overflow import configure, limit_unsent
 from fairway.server.streaming import wait_for_room
 from fairway.wire import codes
+from fairway.wire.deflate import Deflate, InflatingDecoder, deflate_of, negotiate
 from fairway.wire.handshake import Upgrade, accept_head
 from fairway.wire.websocket import (
+    OP_BINARY,
+    OP_TEXT,
     Close,
     FrameDecoder,
+    Note,
     Ping,
+    Pong,
     encode_binary,
     encode_ping,
     encode_pong,
@@ -63,13 +77,16 @@ class WebSocketExchange(Exchange):
     __slots__ = (
         "_ahead",
         "_close_by",
+        "_compress",
         "_decoder",
+        "_deflate",
         "_early",
         "_finish",
         "_missed",
         "_ping_at",
         "_pinged_bytes",
         "_refusal",
+        "_rest",
         "_upgrade",
         "inbox",
         "outbox",
@@ -82,15 +99,18 @@ class WebSocketExchange(Exchange):
         options = worker.options
         self._upgrade: Upgrade | None = upgrade
         self._decoder: FrameDecoder | None = None
+        self._compress = options.compress
+        self._deflate: Deflate | None = None
         self._early: bytes = b""
         self._ahead = 0
+        self._rest = False
         self._missed = 0
         self._ping_at = inf
         self._pinged_bytes = 0
         self._close_by = inf
         self._finish: Callable[[], None] | None = None
         self._refusal: tuple[int, list[tuple[bytes, bytes]]] | None = None
-        self.outbox = Outbox(worker.flusher, options, self.end)
+        self.outbox = worker.outbox_class(worker.flusher, options, self.end)
         self.inbox = Inbox(worker.loop, options.inbox_messages_max, self._message_read)
         self.inbox.push({"type": "websocket.connect"})
         # One bound method, since a consumer tells by identity that nobody wraps it.
@@ -104,15 +124,26 @@ class WebSocketExchange(Exchange):
         scope["extensions"] = {"websocket.http.response": {}, "fairway": extension}
 
     def configure(
-        self, *, overflow: str | None = None, outbox_bytes_max: int | None = None
+        self,
+        *,
+        overflow: str | None = None,
+        outbox_bytes_max: int | None = None,
+        compress: bool | None = None,
     ) -> None:
         """
         See ``types.Configure``.
 
+        Args:
+            overflow: What becomes of a reader that is too slow.
+            outbox_bytes_max: When it is.
+            compress: Whether messages are compressed if the client offers it.
+
         Raises:
             LocalProtocolError: The handshake is accepted already, or a value is not known.
         """
-        self.outbox.configure(overflow, outbox_bytes_max)
+        configure(self.outbox, overflow, outbox_bytes_max)
+        if compress is not None:
+            self._compress = compress
 
     # -- from the peer
 
@@ -132,12 +163,14 @@ class WebSocketExchange(Exchange):
             elif kind is bytes:
                 metrics.messages_received.value += 1
                 inbox.push({"type": "websocket.receive", "bytes": event}, len(event))  # type: ignore[arg-type] # by kind
-            elif kind is Ping:
-                self.outbox.pong(encode_pong(event.payload))  # type: ignore[union-attr] # by kind
             elif kind is Close:
                 self._receive_close(event)  # type: ignore[arg-type] # by kind
             elif isinstance(event, RemoteProtocolError):
-                self._fail(event)
+                self._fail(event, Fault.FRAME_MALFORMED)
+            elif event is Note.MORE:
+                self._leave_rest()
+            elif not self._bear(event):  # type: ignore[arg-type] # the only ones left
+                return
         if inbox.unread_messages:
             self._hold_back(len(data))
 
@@ -151,6 +184,27 @@ class WebSocketExchange(Exchange):
         if len(self._early) > self.connection.worker.options.receive_bytes:
             self.connection.pause_reading()
 
+    def _bear(self, event: Ping | Pong | Note) -> bool:
+        """
+        Answer a ping; count whatever is no message, and end a peer that sends too much of it.
+
+        Returns:
+            Whether the peer may go on.
+        """
+        if type(event) is Ping:
+            self.outbox.pong(encode_pong(event.payload))
+        abuse = Abuse.CONTROL_FRAME
+        if isinstance(event, Note):
+            abuse = Abuse[event.name]
+        if not is_flood(self.connection, abuse):
+            return True
+        metrics.floods.add(abuse.label)
+        # What else it has sent, and still sends, is not even looked at.
+        self._decoder, self._rest = None, False
+        words = f"too many {abuse.label.replace('_', ' ')}"
+        self._fail(RemoteProtocolError(words, code=codes.POLICY_VIOLATION), Fault.FLOODED)
+        return False
+
     def _hold_back(self, size: int) -> None:
         """
         Pause reading when the application is behind and control frames were looked for.
@@ -161,12 +215,22 @@ class WebSocketExchange(Exchange):
             and inbox.unread_messages < options.receive_messages
         ):
             return
-        if self.outbox.state is not _OUTBOX_OPEN:
-            # Nothing is kept any more, and the peer's close frame is to be found.
-            return
-        self._ahead += size
-        if self._ahead > options.receive_ahead_bytes:
+        assert self._decoder is not None  # noqa: S101 - it gave what is unread
+        self._ahead += size + self._decoder.inflated_bytes or 1
+        if self._is_behind():
             self.connection.pause_reading()
+
+    def _is_behind(self) -> bool:
+        """
+        Whether the application has so much to catch up on that nothing more is looked at.
+
+        Each message counts for what it takes in memory too: tiny ones are mostly that.
+        """
+        if not self._ahead or self.outbox.state is not _OUTBOX_OPEN:
+            # In the latter case nothing is kept any more, and the peer's close is to be found.
+            return False
+        cost = self._ahead + self.inbox.unread_messages * EVENT_BYTES
+        return cost > self.connection.worker.options.receive_ahead_bytes
 
     def _message_read(self) -> None:
         """
@@ -180,7 +244,34 @@ class WebSocketExchange(Exchange):
             and inbox.unread_messages < options.receive_messages
         ):
             self._ahead = 0
+            self._look_on()
+
+    def _leave_rest(self) -> None:
+        """
+        Look at the rest of a read of very many frames in another turn: others get theirs.
+        """
+        self._rest = True
+        self.connection.pause_reading()
+        self.connection.worker.loop.call_soon(self._take_rest)
+
+    def _take_rest(self) -> None:
+        """
+        Look at what a read has left, unless the application has to catch up first.
+        """
+        if self._rest and not self._is_behind():
+            self._rest = False
+            self.receive_data(b"")
+            if not self._rest and not self._is_behind():
+                self.connection.resume_reading()
+
+    def _look_on(self) -> None:
+        """
+        Take what is left of the last read, else read again.
+        """
+        if not self._rest:
             self.connection.resume_reading()
+        else:
+            self.connection.worker.loop.call_soon(self._take_rest)
 
     def _receive_close(self, close: Close) -> None:
         """
@@ -192,11 +283,11 @@ class WebSocketExchange(Exchange):
         self._gone(close.code, close.reason)
         self._finish_when_flushed(self.connection.transport.close)
 
-    def _fail(self, error: RemoteProtocolError) -> None:
+    def _fail(self, error: RemoteProtocolError, fault: Fault) -> None:
         """
         End because the peer broke the protocol (RFC 6455 section 7.1.7).
         """
-        log.refused(self.scope, error.code, error.reason, Fault.FRAME_MALFORMED)
+        log.refused(self.scope, error.code, error.reason, fault)
         self.end(error.code, error.reason)
         self._finish_when_flushed(self.connection.linger)
 
@@ -207,14 +298,25 @@ class WebSocketExchange(Exchange):
         ``websocket.accept``: answer the handshake and let everything flow.
         """
         assert self._upgrade is not None  # noqa: S101 - the state table calls this once
-        head = accept_head(self._upgrade, message.get("subprotocol"), message.get("headers") or ())
+        upgrade = self._upgrade
+        agreed = negotiate(upgrade.extensions) if self._compress and upgrade.extensions else None
+        subprotocol, headers = message.get("subprotocol"), message.get("headers") or ()
+        head = accept_head(upgrade, subprotocol, headers, agreed and agreed.answer)
         connection, options = self.connection, self.connection.worker.options
         self._upgrade = None
-        self._decoder = FrameDecoder(
+        decoder = FrameDecoder if agreed is None else InflatingDecoder
+        if agreed is not None:
+            self._deflate = self.outbox.format = deflate_of(
+                agreed.window_bits, options.compress_bytes_min, options.compress_bytes_max
+            )
+        self._decoder = decoder(
             message_bytes_max=options.message_bytes_max, fragments_max=options.fragments_max
         )
         if connection.worker.access_log:
             log.access(self, 101)
+        if self.outbox.conflates:
+            sock = connection.transport.get_extra_info("socket")
+            limit_unsent(sock, options.latest_unsent_bytes_max)
         sink = connection.sink
         write = sink.switch(head)
         self.outbox.open(write, connection.transport.get_write_buffer_size, writable=sink.writable)
@@ -232,16 +334,16 @@ class WebSocketExchange(Exchange):
         """
         ``websocket.send``: queue one message; hot path of what applications send.
         """
-        text = message.get("text")
+        deflate, text = self._deflate, message.get("text")
         if text is not None:
-            frame = encode_text(text)
+            frame = encode_text(text) if deflate is None else deflate.encode(OP_TEXT, text.encode())
         else:
             data = message.get("bytes")
             if data is None:
                 raise LocalProtocolError(
                     "expected 'text' or 'bytes' in websocket.send, got neither"
                 )
-            frame = encode_binary(data)
+            frame = encode_binary(data) if deflate is None else deflate.encode(OP_BINARY, data)
         return wait_for_room(self.connection, self.outbox) if self.outbox.send(frame) else None
 
     def close(self, message: Message) -> None:
@@ -305,8 +407,10 @@ class WebSocketExchange(Exchange):
 
     def resume_writing(self) -> None:
         """
-        See ``Exchange``: write what was queued meanwhile, in one call.
+        See ``Exchange``: write what was queued meanwhile.
         """
+        # The peer has read something, however much is written for it next.
+        self._pinged_bytes = sys.maxsize
         self.outbox.writable = True
         self.outbox.flush()
         if self._finish is not None:
@@ -342,6 +446,7 @@ class WebSocketExchange(Exchange):
         """
         if self.state is _CONNECTING and self.inbox.awaited:
             log.unanswered(self.scope)
+        self._rest = False
         self.outbox.shut()
         self._gone(codes.ABNORMAL, "")
         metrics.websockets_closed.value += 1
@@ -375,7 +480,7 @@ class WebSocketExchange(Exchange):
         self._ping_at = inf
         loop, options = self.connection.worker.loop, self.connection.worker.options
         self._close_by = loop.time() + options.close_timeout
-        self.connection.resume_reading()
+        self._look_on()
         self.connection.expect_by(self._close_by)
 
     def _finish_when_flushed(self, finish: Callable[[], None]) -> None:

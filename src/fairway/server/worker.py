@@ -26,6 +26,7 @@ from fairway.server.board import SAMPLES_BYTES_MAX
 from fairway.server.clock import DateHeader
 from fairway.server.connection import Connection
 from fairway.server.outbox import Flusher
+from fairway.server.overflow import POLICIES, limit_unsent
 from fairway.server.probes import Probes
 from fairway.server.proxies import Proxies
 from fairway.server.scope import (
@@ -74,6 +75,7 @@ class Worker:
         connections: Those whose transport is open.
         late: Exchanges that are over for their peer, while their application still runs.
         application_is_async: Whether calling it only makes a coroutine.
+        outbox_class: What the outboxes of exchanges are unless they say otherwise.
         context: What each exchange's context is copied from.
         state: The lifespan state that scopes get a copy of, None without lifespan.
         stopping: Whether the end has begun.
@@ -101,6 +103,7 @@ class Worker:
         self.late: set[Exchange] = set()
         self.timers = TimingWheel(self.loop)
         self.flusher = Flusher(self.loop, options)
+        self.outbox_class = POLICIES[options.overflow]
         self.date = DateHeader()
         self.access_log = options.access_log
         self.access_lines = AccessLines(self.loop, logging.getLogger(options.access_logger))
@@ -128,11 +131,7 @@ class Worker:
         self._unix = sock.family == getattr(socket, "AF_UNIX", None)
         self._secure = tls is not None
         self._address = _fixed_address(sock)
-        if not self._unix and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            # Accepted sockets inherit it. Without, the kernel swallows megabytes per dead reader.
-            sock.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self.options.unsent_bytes_max
-            )
+        limit_unsent(sock, self.options.unsent_bytes_max)
         raise_descriptor_limit()
         handshake = self.options.head_timeout if tls is not None else None
         acceptor = Acceptor(

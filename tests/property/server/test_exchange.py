@@ -11,7 +11,9 @@ from typing import Any
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from fairway import metrics
 from fairway.exceptions import ClientDisconnected, LocalProtocolError
+from fairway.server.overflow import POLICIES
 from fairway.server.websocket import WebSocketExchange
 from fairway.wire.prepared import Prepared
 from tests.protocol.harness import handshake
@@ -33,24 +35,47 @@ class Item:
     expires = float("inf")
 
 
+class Frame:
+    """
+    A frame owed to the peer, as far as the transport has not got it.
+    """
+
+    def __init__(
+        self,
+        data: bytes,
+        *,
+        offered: bool = False,
+        droppable: bool = False,
+        is_close: bool = False,
+    ) -> None:
+        self.data = data
+        self.is_close = is_close
+        self.offered = offered
+        self.droppable = droppable
+
+
 class Exchange(RuleBasedStateMachine):
     """
     Offers, sends, handler messages, the peer's messages, closes, pauses, overflows, late accepts.
 
-    The model knows three things: the frames owed to the peer, in order; what lies in the inbox;
-    and whether the end has begun. Everything of the exchange is compared with that after each step.
+    The model knows three things: the frames owed to the peer, in order, with those that may be
+    dropped; what lies in the inbox; and whether the end has begun. Everything of the exchange is
+    compared with that after each step. How much the transport gets when is the outbox's own affair.
     """
 
-    @initialize(room=st.sampled_from([0, 200, 10_000]))
-    def open(self, room: int) -> None:
+    @initialize(room=st.sampled_from([0, 200, 10_000]), policy=st.sampled_from([*POLICIES]))
+    def open(self, room: int, policy: str) -> None:
         """
-        A handshake has come; how much the kernel takes differs.
+        A handshake has come; how much the kernel takes differs, and what a slow reader meets.
         """
         self.loop = StepLoop()
+        self.policy = policy
+        self.drops = dict(metrics.drops.values)
         self.connection, self.transport = connect(
             self.loop,
             room + 1000,
             ping_interval=0,
+            overflow=policy,
             outbox_bytes_max=LIMIT,
             early_messages_max=EARLY_MESSAGES,
             early_bytes_max=EARLY_BYTES,
@@ -68,7 +93,10 @@ class Exchange(RuleBasedStateMachine):
         self.early: list[bytes] = []
         self.early_events: list[dict[str, Any]] = []
         self.early_close = False
-        self.owed = bytearray()
+        self.handed = bytearray()
+        self.waiting: deque[Frame] = deque()
+        self.taken = self.delivered = self.refused = self.dropped = self.unread = 0
+        self.dropped_at_end = 0
         self.head: int | None = None
         self.overflowing = False
         self.events: deque[Any] = deque([{"type": "websocket.connect"}])
@@ -94,11 +122,23 @@ class Exchange(RuleBasedStateMachine):
             if taken:
                 self.early.append(frame)
         elif self.phase == "open":
-            assert taken is (self.pending() <= LIMIT)
+            pending = self.pending()
+            assert taken is (self.policy != "close" or pending <= LIMIT)
             if taken:
-                self.owed += frame
+                self.taken += 1
+                # What finds nothing before it is as good as written.
+                droppable = self.policy != "close" and not (self.writable() and not self.waiting)
+                self.waiting.append(Frame(frame, offered=True, droppable=droppable))
             else:
+                self.refused += 1
+            if self.policy == "latest" and not self.writable():
+                self.drop()
+            elif pending <= LIMIT:
+                pass
+            elif not self.overflowing:
                 self.overflowing = True
+            elif self.pending() > 2 * LIMIT:
+                self.drop()
         else:
             assert not taken
 
@@ -111,7 +151,7 @@ class Exchange(RuleBasedStateMachine):
         if self.phase != "open":
             assert isinstance(task.exception(), LocalProtocolError | ClientDisconnected)
             return
-        self.owed += server_frame(size)
+        self.waiting.append(Frame(server_frame(size)))
         self.settle()
         assert task.done() is (self.pending() * 2 <= LIMIT)
         self.senders.append(task)
@@ -128,7 +168,9 @@ class Exchange(RuleBasedStateMachine):
         self.events += self.early_events
         wire = self.transport.wire + self.transport._buffer
         self.head = wire.index(b"\r\n\r\n") + 4
-        self.owed = bytearray(wire[: self.head] + b"".join(self.early))
+        self.handed = bytearray(wire[: self.head])
+        self.taken += len(self.early)
+        self.waiting.extend(Frame(frame, offered=True) for frame in self.early)
         if self.early_close:
             self.end(1001)
         self.settle()
@@ -209,10 +251,10 @@ class Exchange(RuleBasedStateMachine):
         """
         The peer is gone.
         """
+        self.hand_over()
         self.transport.abort()
         self.turn()
-        self.phase = "lost"
-        self.gone(1006)
+        assert self.phase == "lost"
 
     # -- the application's other end
 
@@ -281,11 +323,20 @@ class Exchange(RuleBasedStateMachine):
         """
         if not hasattr(self, "phase"):
             return
-        wire = bytes(self.transport.wire)
-        if self.head is not None:
-            assert wire == self.owed[: len(wire)]
-            if self.phase in ("open", "closing"):
-                assert self.outbox.pending_bytes == self.pending()
+        self.hand_over()
+        if self.head is not None and self.phase in ("open", "closing"):
+            assert self.outbox.pending_bytes == self.pending()
+        if self.policy != "close" and not self.overflowing and self.phase == "open":
+            old = [frame for frame in self.waiting if frame.droppable][:-1]
+            assert sum(len(frame.data) for frame in old) <= LIMIT
+            assert not old or self.policy == "drop_oldest" or self.writable()
+        counts = {
+            self.policy: self.dropped,
+            "overflow": self.refused,
+            "unread": self.dropped_at_end,
+        }
+        for reason, count in counts.items():
+            assert metrics.drops.values.get(reason, 0) == self.drops.get(reason, 0) + count
         assert self.inbox.unread_messages == len(self.events)
         idle = not self.items and not self.handling_item
         assert self.inbox.idle is idle or self.disconnect is not None
@@ -295,7 +346,49 @@ class Exchange(RuleBasedStateMachine):
         """
         Bytes owed and not yet taken by the kernel.
         """
-        return len(self.owed) - len(self.transport.wire)
+        waiting = sum(len(frame.data) for frame in self.waiting)
+        return waiting + self.transport.get_write_buffer_size()
+
+    def writable(self) -> bool:
+        """
+        Whether the peer has read what was written so far.
+        """
+        return not self.transport.get_write_buffer_size()
+
+    def hand_over(self) -> None:
+        """
+        What the transport has got is what waited longest, in its order and nothing else.
+        """
+        if self.head is None:
+            return
+        got = bytes(self.transport.wire + self.transport._buffer)
+        # Of a transport that was lost only what the kernel has taken is known.
+        assert got[: len(self.handed)] == self.handed[: len(got)]
+        while more := got[len(self.handed) :]:
+            first = self.waiting[0]
+            part = more[: len(first.data)]
+            assert first.data.startswith(part)
+            self.handed += part
+            first.data = first.data[len(part) :]
+            first.droppable = False
+            if not first.data:
+                self.delivered += self.waiting.popleft().offered
+        if self.policy == "latest" and not self.writable():
+            self.drop()
+
+    def drop(self) -> None:
+        """
+        Drop the oldest that may be dropped: until those before the newest fit, or all of them.
+        """
+        droppable = [frame for frame in self.waiting if frame.droppable]
+        if self.phase != "open" or not droppable:
+            return
+        excess = self.pending() - len(droppable[-1].data) - LIMIT
+        for frame in droppable[:-1]:
+            if excess > 0 or self.policy == "latest":
+                self.waiting.remove(frame)
+                self.dropped += 1
+                excess -= len(frame.data)
 
     def gone(self, code: int) -> None:
         """
@@ -312,7 +405,7 @@ class Exchange(RuleBasedStateMachine):
         """
         reason = b"too slow to keep up" if code == 1013 else b""
         payload = code.to_bytes(2, "big") + reason
-        self.owed += bytes((0x88, len(payload))) + payload
+        self.waiting.append(Frame(bytes((0x88, len(payload))) + payload, is_close=True))
         self.phase = "closing"
         self.overflowing = False
         self.gone(code)
@@ -322,6 +415,8 @@ class Exchange(RuleBasedStateMachine):
         Have the application send something.
         """
         self.overflow()
+        if self.policy != "close":
+            self.turn()
         task = self.loop.task(self.exchange.send(message))
         self.notice_loss()
         return task
@@ -333,6 +428,7 @@ class Exchange(RuleBasedStateMachine):
         for _ in range(count):
             self.overflow()
             self.loop.turn()
+            self.hand_over()
             self.notice_loss()
 
     def settle(self) -> None:
@@ -345,14 +441,24 @@ class Exchange(RuleBasedStateMachine):
         """
         What the next turn of the loop begins with, if there was one.
         """
-        if self.overflowing and self.phase == "open":
+        if not self.overflowing or self.phase != "open":
+            return
+        self.overflowing = False
+        if self.policy == "close":
             self.end(1013)
+        else:
+            self.loop.turn()
+            self.hand_over()
+            self.drop()
 
     def notice_loss(self) -> None:
         """
         What becomes of a transport that was closed.
         """
         if self.transport.lost and self.phase != "lost":
+            self.hand_over()
+            self.unread = sum(frame.offered for frame in self.waiting)
+            self.dropped_at_end = sum(not frame.is_close for frame in self.waiting)
             self.phase = "lost"
             self.gone(1006)
 
@@ -368,11 +474,13 @@ class Exchange(RuleBasedStateMachine):
                 self.transport.drain(10_000_000)
                 self.settle()
                 if self.head is not None and self.phase in ("open", "closing"):
-                    assert bytes(self.transport.wire) == self.owed
+                    assert bytes(self.transport.wire) == self.handed
+                    assert not self.waiting
                     assert self.outbox.pending_bytes == 0
                 assert all(task.done() for task in self.senders)
             self.transport.abort()
             self.settle()
+            assert self.taken == self.delivered + self.dropped + self.unread
             assert all(task.done() for task in self.senders)
             for task in self.senders:
                 assert task.exception() is None
@@ -388,4 +496,4 @@ def server_frame(size: int) -> bytes:
 
 
 TestExchange = Exchange.TestCase
-TestExchange.settings = settings(max_examples=200, stateful_step_count=50)
+TestExchange.settings = settings(max_examples=60, stateful_step_count=50)

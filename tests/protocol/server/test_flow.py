@@ -124,7 +124,8 @@ class TestSend:
         else:
             _, call = await served.open(app, receive_buffer=TINY)
             await call.send("send", bytes=bytes(500_000))
-            assert (await call.event())["code"] == 1006
+            event = await call.event()
+            assert (event["code"], event["reason"]) == (1013, "stood still")
             with pytest.raises(ClientDisconnected):
                 await call.send("send", text="x")
         assert metrics.drops.values["stalled"] == count + 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,46 +17,10 @@ from fairway import metrics
 from fairway.exceptions import LocalProtocolError
 from fairway.options import ServerOptions
 from fairway.server import outbox as outbox_module
-from fairway.server.outbox import Flusher, Outbox, OutboxState
+from fairway.server.outbox import Flusher, OutboxState
 from fairway.wire.prepared import Prepared
-from tests.unit.wire.frames import BINARY, PONG, TEXT, client_frame
-
-
-class Turns:
-    """
-    Holds back what a loop would run soon, until the test asks for the next turn.
-    """
-
-    def __init__(self) -> None:
-        self.soon: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
-
-    def call_soon(self, callback: Callable[..., None], *arguments: Any) -> None:
-        """
-        Keep a callback for the next turn.
-        """
-        self.soon.append((callback, arguments))
-
-    def turn(self) -> None:
-        """
-        Run what was kept.
-        """
-        soon, self.soon = self.soon, []
-        for callback, arguments in soon:
-            callback(*arguments)
-
-
-class Peer:
-    """
-    An open outbox and what was written through it.
-    """
-
-    def __init__(self, flusher: Flusher, options: ServerOptions) -> None:
-        self.writes: list[bytes] = []
-        self.ends: list[tuple[int, str]] = []
-        self.outbox = Outbox(
-            flusher, options, lambda code, reason: self.ends.append((code, reason))
-        )
-        self.outbox.open(self.writes.append, lambda: 0, writable=True)
+from tests.unit.server.outboxes import Peer, Turns, frame, open_peers
+from tests.unit.wire.frames import PONG, TEXT
 
 
 @pytest.fixture
@@ -71,20 +36,7 @@ def peers(turns: Turns) -> Callable[..., list[Peer]]:
     """
     Makes open outboxes that share one flusher.
     """
-
-    def make(count: int, **options: Any) -> list[Peer]:
-        chosen = ServerOptions(**options)
-        flusher = Flusher(turns, chosen)  # type: ignore[arg-type] # as much of a loop as it needs
-        return [Peer(flusher, chosen) for _ in range(count)]
-
-    return make
-
-
-def frame(payload: bytes, opcode: int = BINARY) -> bytes:
-    """
-    A frame of the server.
-    """
-    return client_frame(opcode, payload, mask=False)
+    return partial(open_peers, turns)
 
 
 class TestFlusher:
@@ -272,6 +224,78 @@ class TestStates:
         assert peer.outbox.pending_bytes == 110
         peer.outbox.offer(Prepared(data=b"12345678"))
         assert peer.outbox.pending_bytes == 120
+
+
+class TestFarBehind:
+    """
+    A reader for whom more than half of the limit waits.
+    """
+
+    def test_pieces(self, turns: Turns, peers: Any) -> None:
+        """
+        It gets an eighth of the limit at a time, whatever the messages are, in their order.
+        """
+        (peer,) = peers(1, outbox_bytes_max=1024)
+        peer.outbox.writable = False
+        messages = [frame(b"a" * 300), frame(b"b"), frame(b"c" * 600)]
+        for message in messages:
+            peer.outbox.send(message)
+        written = metrics.messages_sent.value
+        write = peer.writes.append
+
+        def full(data: bytes) -> None:
+            write(data)
+            peer.outbox.writable = False
+
+        peer.outbox._write = full
+        waits = []
+        while peer.outbox.pending_bytes:
+            waits.append(peer.outbox.crowded())
+            peer.outbox.writable = True
+            peer.outbox.flush()
+        assert b"".join(peer.writes) == b"".join(messages)
+        # Once half is free nobody waits any more, and the rest leaves in one piece.
+        sizes = [len(data) for data in peer.writes]
+        assert sizes[:-1] == [128] * (len(sizes) - 1)
+        assert waits == [True] * (len(sizes) - 1) + [False]
+        assert metrics.messages_sent.value == written + 3
+
+    def test_a_reader_who_takes_it_all(self, turns: Turns, peers: Any) -> None:
+        """
+        A message of any size leaves in one turn where the reader keeps up.
+        """
+        (peer,) = peers(1, outbox_bytes_max=1024)
+        assert peer.outbox.send(frame(bytes(100_000)))
+        turns.turn()
+        assert b"".join(peer.writes) == frame(bytes(100_000))
+        assert not peer.outbox.crowded()
+        assert peer.outbox.flush()
+
+    def test_before_a_last_word(self, turns: Turns, peers: Any) -> None:
+        """
+        What somebody else is to write behind leaves at once.
+        """
+        (peer,) = peers(1, outbox_bytes_max=1024)
+        peer.outbox.writable = False
+        for _ in range(3):
+            peer.outbox.send(frame(bytes(500)))
+        assert peer.outbox.flush(force=True)
+        assert peer.writes == [frame(bytes(500)) * 3]
+
+    def test_unread(self, turns: Turns, peers: Any) -> None:
+        """
+        Messages that still wait when the peer is gone are counted, the close is not.
+        """
+        before = metrics.drops.values.get("unread", 0)
+        gone, closing, at_rest = peers(3)
+        for peer in (gone, closing):
+            peer.outbox.writable = False
+            for text in "abc":
+                peer.outbox.offer(Prepared(text=text))
+        closing.outbox.finish(1000, "")
+        for peer in (gone, closing, at_rest):
+            peer.outbox.shut()
+        assert metrics.drops.values["unread"] == before + 6
 
 
 async def test_real_loop() -> None:

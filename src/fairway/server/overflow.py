@@ -1,0 +1,303 @@
+"""
+What becomes of a reader who is too slow, where that is not the end of its connection.
+
+The policies beside ``close`` are outboxes of their own, into whose class an outbox changes when
+it is configured: the fan-out may know it already, and a reader at rest should cost no more for
+what few ask for. Only what was offered is dropped; what the application awaits, control frames
+and closes keep their place. Here too: how far ahead the kernel may take bytes.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from fairway import metrics
+from fairway.exceptions import LocalProtocolError
+from fairway.server.outbox import Outbox, OutboxState
+
+if TYPE_CHECKING:
+    from fairway.server.outbox import Piece
+    from fairway.wire.prepared import Prepared
+
+__all__ = ["POLICIES", "DropOldestOutbox", "LatestOutbox", "configure", "limit_unsent"]
+
+TCP = (socket.AF_INET, socket.AF_INET6)
+
+NOTSENT_LOWAT: Final[int | None] = getattr(
+    socket, "TCP_NOTSENT_LOWAT", {"linux": 25, "darwin": 0x201}.get(sys.platform)
+)
+"""
+From netinet/tcp.h, where Python was built without it.
+"""
+
+
+class Backlog(list["Piece"]):
+    """
+    What waits for a slow reader: in the list what leaves in any case, behind it the rest.
+
+    Attributes:
+        droppable: How many of the rest may be dropped.
+        newest_bytes: Size of the newest of these.
+    """
+
+    __slots__ = ("_droppable", "_rest", "droppable", "newest_bytes")
+
+    def __init__(self, first: Iterable[Piece] = ()) -> None:
+        super().__init__(first)
+        self._rest: deque[bytes] = deque()
+        self._droppable: deque[bool] = deque()
+        self.droppable = 0
+        self.newest_bytes = 0
+
+    def put(self, frame: bytes, *, droppable: bool) -> None:
+        """
+        Add a frame at the end.
+        """
+        if droppable:
+            self.droppable += 1
+            self.newest_bytes = len(frame)
+        elif not self._rest:
+            self.append(frame)
+            return
+        self._rest.append(frame)
+        self._droppable.append(droppable)
+
+    def drop(self) -> int:
+        """
+        Drop the oldest that may be dropped, and give its size. There has to be one.
+
+        What is older is passed once and stays, so that this costs the same however much waits.
+        """
+        while not self._droppable.popleft():
+            self.append(self._rest.popleft())
+        self.droppable -= 1
+        return len(self._rest.popleft())
+
+    @property
+    def frames(self) -> int:
+        """
+        Count everything that waits.
+        """
+        return len(self) + len(self._rest)
+
+    def settle(self, size: int) -> None:
+        """
+        Let so many bytes, or all, leave in any case: they are about to be written.
+        """
+        settled = sum(map(len, self))
+        while self._rest and settled < size:
+            frame = self._rest.popleft()
+            self.droppable -= self._droppable.popleft()
+            self.append(frame)
+            settled += len(frame)
+
+
+class DropOldestOutbox(Outbox):
+    """
+    Over its limit it drops the oldest messages offered, but never the newest.
+    """
+
+    __slots__ = ()
+
+    policy: ClassVar[str] = "drop_oldest"
+
+    def offer(self, prepared: Prepared) -> bool:
+        """
+        See ``Outbox``: taken as long as the exchange is not closing.
+        """
+        if self.state is not OutboxState.OPEN or (self._queue is None and self.writable):
+            return super().offer(prepared)
+        frame = prepared.encode(self.format)
+        is_over = self._is_over()
+        self._put(frame, droppable=True)
+        if is_over:
+            self._overflow()
+        return True
+
+    def send(self, frame: bytes) -> bool:
+        """
+        See ``Outbox``.
+        """
+        if self._queue is None and self.writable:
+            return super().send(frame)
+        self._put(frame, droppable=False)
+        return self.crowded()
+
+    def shut(self) -> None:
+        """
+        See ``Outbox``.
+        """
+        if type(self._queue) is Backlog:
+            self._queue.settle(sys.maxsize)
+        super().shut()
+
+    def _put(self, frame: bytes, *, droppable: bool) -> None:
+        """
+        Add a frame to those that wait.
+        """
+        queue = self._queue
+        if type(queue) is not Backlog:
+            if queue is None:
+                self._bytes = 0
+            elif not isinstance(queue, list):
+                queue, self._bytes = [queue], len(queue)
+            queue = self._queue = Backlog(queue or ())
+        queue.put(frame, droppable=droppable)
+        self._bytes += len(frame)
+
+    def _take(self, bytes_max: int) -> tuple[bytes, int]:
+        """
+        See ``Outbox``.
+        """
+        if type(self._queue) is Backlog:
+            self._queue.settle(bytes_max)
+        return super()._take(bytes_max)
+
+    def _is_over(self) -> bool:
+        """
+        See ``Outbox``.
+        """
+        return super()._is_over() or self._has_many()
+
+    def _overflow(self) -> None:
+        """
+        Have messages dropped one turn later, at which a fast reader may have caught up.
+
+        Unless twice the limit is reached before.
+        """
+        if not self._overflowing:
+            self._overflowing = True
+            self._flusher.loop.call_soon(self._make_room)
+        elif self._has_many() or self.pending_bytes > 2 * self.bytes_max:
+            self._drop()
+
+    def _make_room(self) -> None:
+        """
+        Drop what is over the limit, after what can be written.
+        """
+        self._overflowing = False
+        self.flush()
+        self._drop()
+
+    def _drop(self) -> None:
+        """
+        Drop what is over the limit. What counts is what waits before the newest, as for offers.
+        """
+        backlog = self._queue
+        if type(backlog) is not Backlog or self.state is not OutboxState.OPEN:
+            return
+        dropped, excess = 0, self._excess(backlog)
+        while backlog.droppable > 1 and (excess > 0 or self._has_many()):
+            size = backlog.drop()
+            self._bytes -= size
+            excess -= size
+            dropped += 1
+        if dropped:
+            metrics.drops.add(self.policy, dropped)
+
+    def _has_many(self) -> bool:
+        """
+        Whether too many messages wait, be they ever so small.
+        """
+        return type(self._queue) is Backlog and self._are_many(self._queue.frames)
+
+    def _excess(self, backlog: Backlog) -> int:
+        """
+        Give the bytes to be dropped, if there are as many that may be.
+        """
+        return self.pending_bytes - backlog.newest_bytes - self.bytes_max
+
+
+class LatestOutbox(DropOldestOutbox):
+    """
+    While its reader is behind it keeps only the newest message offered.
+    """
+
+    __slots__ = ()
+
+    policy = "latest"
+    conflates = True
+
+    def _is_over(self) -> bool:
+        """
+        See ``DropOldestOutbox``: at once where the reader has not taken what came before.
+        """
+        return not self.writable or super()._is_over()
+
+    def flush(self, *, force: bool = False) -> bool:
+        """
+        See ``Outbox``: what a reader who falls behind has not got by then is old already.
+        """
+        is_empty = super().flush(force=force)
+        if not (is_empty or self.writable):
+            self._drop()
+        return is_empty
+
+    def _overflow(self) -> None:
+        """
+        See ``DropOldestOutbox``: dropping one for one needs no turn of its own.
+        """
+        if self.writable:
+            super()._overflow()
+        else:
+            self._drop()
+
+    def _excess(self, backlog: Backlog) -> int:
+        """
+        See ``DropOldestOutbox``.
+        """
+        return sys.maxsize
+
+
+POLICIES: Final[dict[str, type[Outbox]]] = {
+    "close": Outbox,
+    "drop_oldest": DropOldestOutbox,
+    "latest": LatestOutbox,
+}
+"""
+The outboxes by what becomes of a slow reader; see the option ``overflow``.
+"""
+
+
+def configure(outbox: Outbox, overflow: str | None, bytes_max: int | None) -> None:
+    """
+    See ``types.Configure``: what holds for outboxes of any kind.
+
+    Raises:
+        LocalProtocolError: It is too late, or a value is none.
+    """
+    if outbox.state is not OutboxState.CONNECTING:
+        raise LocalProtocolError(
+            "expected configure() before websocket.accept or http.response.body, got it after"
+        )
+    if overflow is not None and (not isinstance(overflow, str) or overflow not in POLICIES):
+        expected = " or ".join(map(repr, POLICIES))
+        raise LocalProtocolError(f"expected overflow={expected}, got {overflow!r}")
+    if bytes_max is not None and (type(bytes_max) is not int or bytes_max < 1):
+        raise LocalProtocolError(
+            f"expected outbox_bytes_max of 1 byte or more, a whole number, got {bytes_max!r}"
+        )
+    if overflow is not None:
+        # All of them have the same slots.
+        outbox.__class__ = POLICIES[overflow]  # type: ignore[assignment] # so mypy cannot know
+    if bytes_max is not None:
+        outbox.bytes_max = bytes_max
+
+
+def limit_unsent(sock: Any, size: int) -> None:
+    """
+    Have the kernel take only so many bytes ahead of what the network carries.
+
+    Otherwise it swallows megabytes per reader that stands still, and what lies there is not to
+    be dropped any more.
+
+    Args:
+        sock: Of a transport, or one that listens: accepted ones inherit it. Only TCP knows it.
+        size: In bytes.
+    """
+    if sock is not None and NOTSENT_LOWAT is not None and sock.family in TCP:
+        sock.setsockopt(socket.IPPROTO_TCP, NOTSENT_LOWAT, size)
