@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ssl
 from binascii import crc32
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from inspect import signature
+from itertools import chain
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
@@ -248,13 +250,35 @@ def _address(given: dict[str, Any], where: str) -> Address:
         arguments.update(_place(arguments.get("host"), arguments.get("port"), where))
     if issubclass(kind, SSLConnection) and arguments.get("ssl_cert_reqs", "") not in UNVERIFIED:
         arguments.setdefault("ssl_check_hostname", True)  # False in redis-py before 6.
+    if arguments.get("password") and not arguments.get("username"):
+        # The same, and not refused by a server that asks nobody for a password.
+        arguments["username"] = "default"
+    _require_known(kind, arguments, where)
+    database = str(arguments.get("db") or 0)
+    if not database.isdecimal():
+        raise ValueError(f"{where}: db must be a number, not {database!r}")
+    arguments["db"] = int(database)
+    address = Address(_name(kind, arguments), kind, arguments)
     try:
-        arguments["db"] = int(arguments.get("db") or 0)
-        address = Address(_name(kind, arguments), kind, arguments)
         address.connection()
     except (TypeError, ValueError, RedisError) as error:
         raise ValueError(f"{where}: {error}") from None
     return address
+
+
+def _require_known(kind: type[AbstractConnection], names: Iterable[str], where: str) -> None:
+    """
+    Raise unless redis-py's connections take arguments of these names.
+    """
+    makers = [vars(cls)["__init__"] for cls in kind.__mro__ if "__init__" in vars(cls)]
+    takes = {*chain(*(signature(maker).parameters for maker in makers))}
+    for name in names:
+        if name not in takes:
+            near = get_close_matches(name, takes, 1)
+            hint = f"did you mean {near[0]}?" if near else "remove it"
+            raise ValueError(
+                f"{where} has {name!r}, which connections to Redis do not take: {hint}"
+            )
 
 
 def _read_url(url: Any, where: str) -> Mapping[str, Any]:
@@ -262,21 +286,26 @@ def _read_url(url: Any, where: str) -> Mapping[str, Any]:
     Read a URL.
 
     Raises:
-        ValueError: It is none, or ends amid its password. It is cited only without one, which
-            excludes the words of urllib.
+        ValueError: It is none, or ends amid its password. Neither it nor what urllib says of
+            it is cited where that may hold one.
     """
-    text = ""
+    text = url.decode(errors="replace") if isinstance(url, bytes) else url
+    if not isinstance(text, str):
+        raise ValueError(f"{where} must be a URL, not {_kind(url)}")  # noqa: TRY004 - as others
+    scheme = text.partition(":")[0].lower()
+    understood = scheme == "unix" or text.lower().startswith(("redis://", "rediss://"))
     try:
-        text = url.decode() if isinstance(url, bytes) else url
         read = parse_url(text)
-        understood = text.lower().startswith(("unix:", "redis://", "rediss://")) and _is_whole(text)
-    except (ValueError, AttributeError, TypeError):
+        understood = understood and _is_whole(text)
+    except ValueError as error:
+        if str(error).startswith("Invalid value for"):  # It says of which argument.
+            raise ValueError(f"{where}: {error}") from None
         understood = False
     if not understood:
-        secret = not isinstance(text, str) or "@" in text or "pass" in text
+        shown = f"{scheme}://..." if "://" in text or "@" in text else repr(text)
         raise ValueError(
-            f"{where} is no URL of a Redis server{'' if secret else f' ({text!r})'}: expected "
-            f"{URL_FORMS}. In a password write %2F %3F %23 %40 %5B %5D for / ? # @ [ ]"
+            f"{where} is no URL of a Redis server ({shown}): expected {URL_FORMS}. Port and "
+            "database are numbers; in a password write %2F %3F %23 %40 %5B %5D for / ? # @ [ ]"
         )
     return read
 
