@@ -48,6 +48,22 @@ What a server that ends amid a handshake looks like: no mistake in the settings.
 """
 
 
+UNKNOWN_CA_HINT = (
+    "name its CA with ssl_ca_certs, or accept any certificate with ssl_cert_reqs='none'"
+)
+
+NAME_HINT = "connect by a name in the certificate, or accept any with ssl_check_hostname=False"
+
+CERTIFICATE_HINTS = {
+    9: "it is not valid yet; compare the clocks",
+    10: "renew it on the server",
+    62: NAME_HINT,
+    64: NAME_HINT,
+}
+"""
+What helps, by the number that OpenSSL has for a reason (X509_V_ERR).
+"""
+
 TLS_FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
 
@@ -327,11 +343,11 @@ def _tls_reason(error: ssl.SSLError) -> str:
     Say for people why a handshake failed, and what helps.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
-        return (
-            f"the server's certificate was refused ({error.verify_message}). Hint: name its CA "
-            "with ssl_ca_certs, or accept any certificate with ssl_cert_reqs='none'"
-        )
-    reason = (error.reason or str(error)).replace("_", " ").lower()
+        hint = CERTIFICATE_HINTS.get(error.verify_code, UNKNOWN_CA_HINT)
+        said = error.verify_message.rstrip(".")
+        return f"the server's certificate was refused ({said}). Hint: {hint}"
+    # Python itself makes some without a reason.
+    reason = (getattr(error, "reason", None) or str(error.args[0])).replace("_", " ").lower()
     if "wrong version number" in reason or "record layer failure" in reason:
         return f"{reason}. Hint: the port speaks no TLS; a URL without it begins with redis://"
     if any(words in reason for words in ("pem", "no start line", "mismatch", "no certificate or")):
