@@ -40,6 +40,7 @@ __all__ = [
     "AcceptConnection",
     "ChannelFull",
     "ChannelLayerError",
+    "ChannelLayerMisconfigured",
     "ChannelLayerUnavailable",
     "ClientDisconnected",
     "ClientFault",
@@ -233,6 +234,14 @@ class MessageTooLarge(ChannelLayerError):
 class ChannelLayerUnavailable(ChannelLayerError):
     """
     The broker could not take a message within bounded time.
+    """
+
+
+class ChannelLayerMisconfigured(ConfigurationError, ChannelLayerUnavailable):
+    """
+    The broker takes no message, and will not as long as the settings are what they are.
+
+    Whoever sends gets it where no server's start could: a publisher with a wrong password.
     """
 
 

@@ -72,6 +72,7 @@ class Hub:
         self._options = options
         self._capacity = capacity
         self._notices = Notices(logger)
+        self._told_away = False
         self.on_state: Callable[[bool], None] | None = None
         self._begin_anew()
         self.owner = Owner(self)
@@ -218,7 +219,7 @@ class Hub:
                 envelope.verify()
             except ValueError as error:
                 metrics.drops.add("malformed")
-                logger.warning("a message on %r was dropped: %s", channel, error)
+                self._notices.say("unreadable", "a message on %r was dropped: %s", channel, error)
             else:
                 return envelope
 
@@ -504,10 +505,13 @@ class Hub:
         """
         Say that the broker went away or came back.
         """
-        if connected:
+        if not connected:
+            reason = self._broker.trouble
+            self._told_away = self._notices.say(
+                "away", "the broker went away; reconnecting%s", f": {reason}" if reason else ""
+            )
+        elif self._told_away:
             logger.info("the broker is back")
-        else:
-            logger.warning("the broker went away; reconnecting")
         if self.on_state is not None:
             self.on_state(connected)
 

@@ -26,7 +26,7 @@ class Notices:
         self._logger = logger
         self._kinds: dict[str, tuple[float, int]] = {}
 
-    def say(self, kind: str, text: str, *values: object) -> None:
+    def say(self, kind: str, text: str, *values: object) -> bool:
         """
         Log a warning, unless one of this kind was logged within the interval.
 
@@ -34,13 +34,25 @@ class Notices:
             kind: What is counted together; one of few words of ours.
             text: The line, with placeholders.
             values: What goes into them.
+
+        Returns:
+            Whether it was logged.
         """
         now = monotonic()
         until, left_out = self._kinds.get(kind, (0.0, 0))
         if now < until:
             self._kinds[kind] = (until, left_out + 1)
-            return
+            return False
         if left_out:
             text += f" (and {left_out} times since the last such line)"
         self._kinds[kind] = (now + INTERVAL_SECONDS, 0)
         self._logger.warning(text, *values)
+        return True
+
+    def hold(self, kind: str) -> None:
+        """
+        Take something for said, as it was in other words elsewhere.
+        """
+        now = monotonic()
+        if now >= self._kinds.get(kind, (0.0, 0))[0]:
+            self._kinds[kind] = (now + INTERVAL_SECONDS, 0)

@@ -22,7 +22,11 @@ from time import monotonic
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
-from fairway.exceptions import ChannelLayerUnavailable
+from fairway.exceptions import (
+    ChannelLayerMisconfigured,
+    ChannelLayerUnavailable,
+    ConfigurationError,
+)
 from fairway.faults import Fault
 from fairway.layers import children, resolving
 from fairway.layers.iothread import IOThread
@@ -435,8 +439,10 @@ class Owner:
 
     def _fail(self, error: BaseException) -> None:
         """
-        Give an error to everybody who waits.
+        Give an error to everybody who waits: the one that all who send are prepared for.
         """
+        if isinstance(error, ConfigurationError):
+            error = ChannelLayerMisconfigured(str(error), fault=error.fault)
         with self._lock:
             calls = list(self._calls)
             self._calls.clear()

@@ -25,11 +25,15 @@ class Relay:
     Attributes:
         port: Where clients find it, on 127.0.0.1.
         delay: Seconds that everything for such a client comes late.
+        hangs_up: Whether a client that subscribes is cut off instead.
+        hung_up: How often that was done.
     """
 
     def __init__(self, port: int) -> None:
         self.port = 0
         self.delay = 0.0
+        self.hangs_up = False
+        self.hung_up = 0
         self._to = port
         self._listeners: set[_Way] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -99,6 +103,9 @@ class Relay:
         """
         while data := await reader.read(65_536):
             if b"\r\nSUBSCRIBE\r\n" in data:
+                if self.hangs_up:
+                    self.hung_up += 1
+                    return
                 self._listeners.add(way)
             writer.write(data)
 

@@ -13,6 +13,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from time import monotonic
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group
@@ -233,6 +234,23 @@ async def test_who_joins_while_redis_is_away_has_joined_once_it_is_back() -> Non
                 await member.hear(group, {sender.name: last})
 
 
+async def test_what_is_sent_while_redis_is_away_is_heard_once_it_is_back() -> None:
+    """A message that waited for Redis is not sent before those who listen are there again."""
+    with redis_server() as server:
+        async with party([server.address], "abcdef") as members:
+            sender = members[0]
+            server.kill()
+            await until(lambda: not any(one.layer.broker.connected for one in members))
+            sending = asyncio.create_task(sender.send("room"))
+            # So long that attempts come at their slowest pace.
+            await asyncio.sleep(0.5)
+            server.start()
+            assert await sending == 1
+            for member in members:
+                await member.hear("room", {sender.name: 1})
+            assert_whole(members, breaks=1)
+
+
 async def test_a_layer_moves_to_another_loop_while_redis_is_away() -> None:
     """A server that starts or ends amid an absence has its members subscribed afterwards."""
     loop = asyncio.get_running_loop()
@@ -285,6 +303,109 @@ async def test_a_subscription_that_is_half_dead_is_found(fault: str) -> None:
                 await chatter.heard_by(members)
             assert chatter.refused == 0
             assert_whole(members, breaks=1)
+
+
+async def test_what_is_half_dead_is_found_with_the_other_half() -> None:
+    """A new connection for commands has the listening one probed now, not after 30 s."""
+    with redis_server() as server:
+        async with (
+            relay(server.port) as hop,
+            party([("127.0.0.1", hop.port)], "a", command_timeout=0.3) as members,
+            party([server.address], "c") as (sender,),
+        ):
+            async with Chatter(sender) as chatter:
+                await chatter.heard_by(members)
+                listening = {client["id"] for client in server.subscribers()}
+                hop.deafen()
+                server.cut(*server.commanders())
+                await until(lambda: len(listening - {one["id"] for one in server.clients()}) == 1)
+                await settled(server, [*members, sender])
+                await chatter.heard_by(members)
+            assert_whole(members, breaks=1)
+
+
+async def test_a_connection_that_is_ended_at_once_comes_back_with_pauses(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever ends it as often as it is opened gets a few attempts a second, and a few lines."""
+    with redis_server() as server:
+        async with relay(server.port) as hop, party([("127.0.0.1", hop.port)], "a") as members:
+            hop.hangs_up = True
+            server.cut(*server.subscribers())
+            await asyncio.sleep(1)
+            assert 3 <= hop.hung_up <= 12
+            hop.hangs_up = False
+            await back_after(server, members)
+            async with Chatter(members[0]) as chatter:
+                await chatter.heard_by(members)
+            assert_whole(members, breaks=1)
+    assert caplog.text.count("the broker went away") == 1
+    assert len(caplog.records) < 6
+
+
+async def test_who_reads_too_slowly_is_dropped_by_the_server_and_comes_back() -> None:
+    """What does not fit into the output buffer is lost, which every receiver counts."""
+    with redis_server(client_output_buffer_limit="pubsub 256kb 0 0") as server:
+        async with party([server.address], **QUICK) as members:
+            async with Chatter(members[0]) as chatter:
+                await chatter.heard_by(members)
+                # Nobody reads meanwhile: it is done in the thread of their loop.
+                while server.subscribers():
+                    server.do("PUBLISH", channel_of("group:room"), b"\0" * 1_000_000)
+                await back_after(server, members)
+                await chatter.heard_by(members)
+            assert_whole(members, breaks=1)
+
+
+async def test_rights_that_are_taken_away_are_missed_and_found_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A user who must not listen any more stays a member, says so once, and is back at once."""
+    with redis_server() as server:
+        async with party([server.address], **QUICK) as members:
+            async with Chatter(members[0]) as chatter:
+                await chatter.heard_by(members)
+                server.do("ACL", "SETUSER", "default", "resetchannels")
+                await chatter.refuses()
+                await until(lambda: "refuses: NOPERM" in caplog.text)
+                server.do("ACL", "SETUSER", "default", "allchannels")
+                await back_after(server, members)
+                await chatter.heard_by(members)
+            assert_whole(members, breaks=1)
+    told = [line for line in caplog.messages if "refuses: NOPERM" in line]
+    assert len(told) == len(members)
+
+
+async def test_a_password_that_changes_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever is refused with the old one tries on, without telling it, and is back with it."""
+    with redis_server(requirepass="opensesame") as server:
+        async with party([{**place_of(server), "password": "opensesame"}], **QUICK) as members:
+            async with Chatter(members[0]) as chatter:
+                await chatter.heard_by(members)
+                server.set("requirepass", "other")
+                # Who is in stays in.
+                await chatter.heard_by(members)
+                server.cut(*server.clients())
+                await chatter.refuses()
+                server.set("requirepass", "opensesame")
+                await back_after(server, members)
+                await chatter.heard_by(members)
+            assert_whole(members, breaks=1)
+    assert "opensesame" not in caplog.text
+
+
+async def test_a_master_that_became_a_replica_is_left_for_where_its_name_leads() -> None:
+    """Without Sentinels, who only sends to groups finds out by itself; nothing is lost by it."""
+    with redis_server() as server:
+        async with party([server.address], **QUICK) as members:
+            async with Chatter(members[0]) as chatter:
+                await chatter.heard_by(members)
+                before = {client["id"] for client in server.commanders()}
+                server.do("REPLICAOF", "127.0.0.1", free_port())
+                await until(lambda: not before & {one["id"] for one in server.commanders()})
+                await chatter.heard_by(members)
+            assert chatter.refused == 0
+            assert_whole(members, breaks=0)
 
 
 async def test_hostile_bytes_are_dropped_and_counted() -> None:
@@ -353,7 +474,8 @@ async def test_a_failover_is_followed(how: str) -> None:
         # The first one to be asked is gone.
         sentinels = [("127.0.0.1", free_port()), sentinel.address]
         hosts = [{"sentinels": sentinels, "master_name": "mymaster"}]
-        async with party(hosts, **QUICK) as members:
+        # No probe helps: who only listens follows the Sentinels.
+        async with party(hosts, **{**QUICK, "probe_interval": 30}) as members:
             await follow(members, sentinel, server, other, how)
 
 
@@ -493,9 +615,12 @@ async def away_for_long(*, stands_still: bool) -> None:
 async def idle_for_long(timeout: int) -> None:
     """
     Have nobody send for longer than redis-py waits for an answer, or the server for a word.
+
+    It stands for a minute with the probes every 30 s that are the default: nothing here waits
+    for longer than 5 s, or less often than the probe, which comes as often as it would then.
     """
     with redis_server(timeout=timeout) as server:
-        async with party([server.address]) as members:
+        async with party([server.address], probe_interval=5.5) as members:
             await asyncio.sleep(12)
             async with Chatter(members[0]) as chatter:
                 await chatter.heard_by(members)
@@ -542,6 +667,13 @@ def greeted(server: RedisServer) -> socket.socket:
     connection.sendall(b"PING\r\n")
     connection.recv(100)
     return connection
+
+
+def place_of(server: RedisServer) -> dict[str, Any]:
+    """
+    Say where a server is, as settings do.
+    """
+    return dict(zip(("host", "port"), server.address, strict=True))
 
 
 def replica_of(server: RedisServer) -> str:

@@ -607,7 +607,7 @@ async def test_the_brokers_comings_and_goings_are_said(
     here: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    One line when it goes, one when it is back.
+    One line when it goes, one when it is back; not one each where it does so all the time.
     """
     caplog.set_level("INFO")
     broker = BusBroker(Bus())
@@ -616,6 +616,9 @@ async def test_the_brokers_comings_and_goings_are_said(
     broker.on_state(False)
     broker.on_state(True)
     assert caplog.messages == ["the broker went away; reconnecting", "the broker is back"]
+    for connected in (False, True) * 3:
+        broker.on_state(connected)
+    assert len(caplog.messages) == 2
 
 
 # --- Moves ---------------------------------------------------------------------------------------

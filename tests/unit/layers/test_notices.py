@@ -31,3 +31,21 @@ def test_each_kind_is_said_once_per_interval(
         "gap",
         "channel 9 is full (and 2 times since the last such line)",
     ]
+
+
+def test_what_was_said_elsewhere_is_held_back(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    For the rest of an interval, which that does not make longer.
+    """
+    now = 1000.0
+    monkeypatch.setattr(module, "monotonic", lambda: now)
+    notices = Notices(logging.getLogger("fairway.layers"))
+    notices.hold("away")
+    now += INTERVAL_SECONDS / 2
+    notices.hold("away")
+    assert not notices.say("away", "still away")
+    now += INTERVAL_SECONDS / 2
+    assert notices.say("away", "still away")
+    assert caplog.messages == ["still away (and 1 times since the last such line)"]

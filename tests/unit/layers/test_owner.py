@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from fairway.exceptions import ChannelLayerUnavailable
+from fairway.exceptions import ChannelLayerUnavailable, ConfigurationError
+from fairway.faults import Fault
 from fairway.layers import owner as module
 from fairway.layers.owner import Owner, bind, release
 from tests.unit.layers.fakes import LoopThread, until
@@ -377,6 +378,13 @@ async def test_a_hub_that_cannot_begin_tells_its_callers_and_may_try_again() -> 
     owner = Owner(resident)
     with pytest.raises(ValueError, match="no such host"):
         await result(owner.enter(int))
+    assert await result(owner.enter(int)) == 0
+    await owner.retire()
+    resident.arrive_fails = [ConfigurationError("no such user", fault=Fault.LAYER_INVALID)]
+    with pytest.raises(ChannelLayerUnavailable, match="no such user") as caught:
+        await result(owner.enter(int))
+    assert isinstance(caught.value, ConfigurationError)
+    assert caught.value.fault is Fault.LAYER_INVALID
     assert await result(owner.enter(int)) == 0
     resident.arrive_fails = [ValueError("refused")]
     with pytest.raises(ValueError, match="refused"):

@@ -41,6 +41,7 @@ class Broker(ABC):
     Attributes:
         alone: Whether no other process can be reached through it.
         connected: Whether messages get through at present.
+        trouble: Why they did not when that was told last, for people; may be empty.
         published: Messages taken by ``publish`` and ``push`` since the process started.
         received: Messages given to ``deliver`` since the process started.
     """
@@ -49,6 +50,7 @@ class Broker(ABC):
 
     def __init__(self) -> None:
         self.connected = False
+        self.trouble = ""
         self.published = 0
         self.received = 0
 

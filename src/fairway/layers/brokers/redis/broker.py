@@ -273,14 +273,21 @@ class RedisBroker(Broker):
         else:
             self._on_gap(subject, None)
 
-    def _look_at_state(self) -> None:
+    def _look_at_state(self) -> bool:
         """
         Tell the hub when Redis goes away or comes back.
+
+        Returns:
+            Whether it was told that it went away, and why.
         """
         connected = all(node.connected for node in self._nodes)
-        if self._settled and connected is not self.connected:
-            self.connected = connected
-            self._on_state(connected)
+        if not self._settled or connected is self.connected:
+            return False
+        self.connected = connected
+        troubles = (node.trouble for node in self._nodes if node.trouble is not None)
+        self.trouble = next((f"{trouble} [{Fault.REDIS_AWAY}]" for trouble in troubles), "")
+        self._on_state(connected)
+        return not connected
 
     # --- Queues ------------------------------------------------------------------------------
 

@@ -64,6 +64,14 @@ CERTIFICATE_HINTS = {
 What helps, by the number that OpenSSL has for a reason (X509_V_ERR).
 """
 
+ACCESS_HINT = "see to what its user may do; docs/redis.md has a rule that is enough"
+
+REFUSAL_HINTS = {
+    "Authentication required": "give its password, as in redis://:password@host",
+    "username-password": "compare username and password with the server's",
+    "DB index": "its databases are numbered from 0; see its setting databases",
+}
+
 TLS_FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
 
@@ -223,6 +231,7 @@ async def open_link(
     timeout: float,
     *,
     role: bytes | None = None,
+    name: str = "",
 ) -> Link:
     """
     Connect to a server and see to it that it answers.
@@ -232,6 +241,7 @@ async def open_link(
         on_reply: Called with each reply from then on.
         timeout: Seconds for all of it.
         role: What the server has to say that it is, where that matters.
+        name: What ``CLIENT LIST`` shows, unless settings name their connections.
 
     Raises:
         ConfigurationError: It refuses, and will as long as the settings are what they are.
@@ -242,7 +252,7 @@ async def open_link(
     try:
         async with asyncio.timeout(timeout):
             await connection.connect()  # type: ignore[no-untyped-call]
-            await _greet(connection, role)
+            await _greet(connection, role, "" if connection.client_name else name)
         link.take_over(connection)
     except TimeoutError:
         hint = ". Hint: does that port speak TLS?" if _speaks_tls(address) else ""
@@ -256,14 +266,23 @@ async def open_link(
     return link
 
 
-async def _greet(connection: AbstractConnection, role: bytes | None) -> None:
+async def _greet(connection: AbstractConnection, role: bytes | None, name: str) -> None:
     """
     Have the server answer once, so that one that only accepts is not taken for a working one.
+
+    All is asked in one write.
     """
-    await connection.send_command("PING", check_health=False)
-    await connection.read_response(disable_decoding=True)
+    asked: list[tuple[str, ...]] = [("PING",)]
+    if name:
+        asked.append(("CLIENT", "SETNAME", name))
     if role is not None:
-        await connection.send_command("ROLE", check_health=False)
+        asked.append(("ROLE",))
+    await connection.send_packed_command(connection.pack_commands(asked), check_health=False)
+    await connection.read_response(disable_decoding=True)
+    if name:
+        with suppress(ResponseError):  # Its user must not, which is no reason to go away.
+            await connection.read_response(disable_decoding=True)
+    if role is not None:
         found = (await connection.read_response(disable_decoding=True))[0]
         if found != role:
             raise ConnectionError(f"it is a {found.decode()} and not the {role.decode()}")
@@ -297,7 +316,8 @@ def _explain(address: Address, error: Exception) -> Exception:
         isinstance(error, ResponseError) and "DB index" in text
     )
     if lasting:
-        return _mistake(f"redis at {address.name} refuses: {text}")
+        hint = next((hint for word, hint in REFUSAL_HINTS.items() if word in text), ACCESS_HINT)
+        return _mistake(f"redis at {address.name} refuses: {text}. Hint: {hint}")
     if text in HUNG_UP:
         text += _hint_after_hanging_up(address)
     return ChannelLayerUnavailable(f"redis at {address.name} cannot be reached: {text}")
@@ -347,7 +367,8 @@ def _tls_reason(error: ssl.SSLError) -> str:
         said = error.verify_message.rstrip(".")
         return f"the server's certificate was refused ({said}). Hint: {hint}"
     # Python itself makes some without a reason.
-    reason = (getattr(error, "reason", None) or str(error.args[0])).replace("_", " ").lower()
+    reason = getattr(error, "reason", None) or str(error.args[-1])
+    reason = reason.replace("_", " ").rstrip(".").lower()
     if "wrong version number" in reason or "record layer failure" in reason:
         return f"{reason}. Hint: the port speaks no TLS; a URL without it begins with redis://"
     if any(words in reason for words in ("pem", "no start line", "mismatch", "no certificate or")):

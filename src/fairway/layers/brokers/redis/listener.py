@@ -25,6 +25,11 @@ logger = logging.getLogger("fairway.layers")
 
 SUBJECTS_PER_COMMAND = 512
 
+REVIVAL_SECONDS = 0.5
+"""
+Time after which a subject that was refused is asked for again.
+"""
+
 PING = pack(("PING",))
 
 
@@ -42,6 +47,7 @@ class Listener:
         prefix: bytes,
         hear: Callable[[str, bytes], None],
         on_gap: Callable[[str], None],
+        on_refusal: Callable[[Refused], None],
         *,
         delay: float,
         timeout: float,
@@ -54,6 +60,7 @@ class Listener:
             prefix: What the names of its channels begin with, before the subject.
             hear: Called with subject and payload of each message.
             on_gap: Called with each subject that may have missed messages.
+            on_refusal: Called when the server refuses to be listened to.
             delay: Seconds that a subject nobody wants is still subscribed to.
             timeout: Seconds that a confirmation is waited for, that of a link included.
         """
@@ -63,6 +70,7 @@ class Listener:
         self._cut = len(prefix)
         self._hear = hear
         self._on_gap = on_gap
+        self._on_refusal = on_refusal
         self._delay = delay
         self._timeout = timeout
         self._deadlines: deque[tuple[float, asyncio.Future[None]]] = deque()
@@ -74,6 +82,7 @@ class Listener:
         self._link: Link | None = None
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
+        self._revival: asyncio.TimerHandle | None = None
         self._pings: list[asyncio.Future[None]] = []
 
     def subscribe(self, subject: str) -> asyncio.Future[None] | None:
@@ -154,13 +163,6 @@ class Listener:
             self._link.write(PING)
         return answered
 
-    def revive(self) -> None:
-        """
-        Ask again for what was refused.
-        """
-        self.subscriptions.revive()
-        self._flush_soon()
-
     def close(self) -> None:
         """
         Forget everything; whoever waits gets ChannelLayerUnavailable.
@@ -168,10 +170,10 @@ class Listener:
         error = ChannelLayerUnavailable("the broker was closed")
         self.detach(error)
         self.subscriptions.close(error)
-        for timer in (self._timer, self._deadline_timer):
+        for timer in (self._timer, self._deadline_timer, self._revival):
             if timer is not None:
                 timer.cancel()
-        self._timer = self._deadline_timer = None
+        self._timer = self._deadline_timer = self._revival = None
 
     def on_reply(self, reply: Any) -> None:
         """
@@ -195,7 +197,7 @@ class Listener:
         """
         self._answered_at = self._loop.time()
         if isinstance(reply, ReplyError):
-            self.subscriptions.refuse(Refused(self._name, str(reply)))
+            self._refused(Refused(self._name, str(reply)))
         elif reply == b"PONG" or _kind(reply) == b"pong":
             ping = self._pings.pop(0) if self._pings else None
             if ping is not None and not ping.done():
@@ -207,6 +209,23 @@ class Listener:
                 self._on_gap(known.subject)
         elif self._link is not None:
             self._link.lose(f"an answer that nobody asked for: {str(reply)[:100]}")
+
+    def _refused(self, error: Refused) -> None:
+        """
+        Take a refusal of subjects, and ask again for those that stay wanted a little later.
+        """
+        self.subscriptions.refuse(error)
+        self._on_refusal(error)
+        if self._revival is None:
+            self._revival = self._loop.call_later(REVIVAL_SECONDS, self._revive)
+
+    def _revive(self) -> None:
+        """
+        Ask again for what was refused.
+        """
+        self._revival = None
+        self.subscriptions.revive()
+        self._flush_soon()
 
     def _flush_soon(self) -> None:
         if not self._flushing and self._link is not None and self.subscriptions.changed:

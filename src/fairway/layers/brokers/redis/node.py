@@ -2,14 +2,16 @@
 One Redis server, or what Sentinels call one: a link for commands and a link to listen.
 
 Both are kept open by a ``Keeper`` each, independent of one another. Where the master is, is
-asked before every attempt; a subscription that is only half alive is found by a probe: a
-message to a subject of our own that has to come back.
+asked before every attempt and all the time, since a master that stands still ends no
+connection; a subscription that is only half alive is found by a probe: a message to a
+subject of our own that has to come back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -39,6 +41,16 @@ a dot and a number of its own, so that who uses a prefix at present can be told 
 READ_ONLY_SECONDS = 1.0
 """
 The shortest time between two searches for a server that takes writes.
+"""
+
+COURTESY_SECONDS_MAX = 0.5
+"""
+The longest time that a publish waits, once a server is back, for those who listen to it.
+"""
+
+MASTER_SECONDS = 0.5
+"""
+Time between two questions to the Sentinels where the master is.
 """
 
 OTHERS_MAX = 256
@@ -71,7 +83,7 @@ class Node:
         project: str,
         hear: Callable[[str, bytes], None],
         on_gap: Callable[[str], None],
-        on_state: Callable[[], None],
+        on_state: Callable[[], bool],
         notices: Notices,
     ) -> None:
         """
@@ -81,15 +93,16 @@ class Node:
             host: Where it is.
             options: The limits.
             prefix: What the names of channels begin with, before the subject.
-            project: What the probe tells of who this is; may be empty.
+            project: What the probe and the names of connections tell of who this is; may be empty.
             hear: Called with subject and payload of each message.
             on_gap: Called with each subject that may have missed messages.
-            on_state: Called when ``connected`` may have changed.
+            on_state: Called when ``connected`` may have changed; says whether that was told.
             notices: Where faults are told.
         """
         self.host = host
         self._options = options
         self._prefix = prefix
+        self._project = project
         self._tell_heard = hear
         self._tell_gap = on_gap
         self._on_state = on_state
@@ -100,7 +113,9 @@ class Node:
         self._probe_subject = f"{PROBE}{project}.{secrets.token_hex(6)}"
         self._probe_heard: asyncio.Future[None] | None = None
         self._probing: asyncio.Task[None] | None = None
-        self._resolving: asyncio.Task[None] | None = None
+        self._probe_soon = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
+        self._says_role = True
         self._read_only_at = 0.0
         self._sentinel = Sentinel(host, options.connect_timeout) if host.sentinels else None
         self._master = host.address
@@ -117,6 +132,7 @@ class Node:
             prefix,
             self._hear,
             self._on_gap,
+            self._on_refusal,
             delay=options.unsubscribe_delay,
             timeout=options.command_timeout,
         )
@@ -126,14 +142,14 @@ class Node:
             self._open_commands,
             self.commands,
             pause,
-            partial(self._note, "commands"),
+            self._note_commands,
             tell_lost=False,
         )
         self._listening = Keeper(
             self._open_listener,
             self.listener,
             pause,
-            partial(self._note, "listener"),
+            self._note_listener,
             tell_lost=True,
         )
 
@@ -142,7 +158,14 @@ class Node:
         """
         Whether messages get through.
         """
-        return len(self._troubles) == 2 and not any(self._troubles.values())
+        return len(self._troubles) == 2 and self.trouble is None
+
+    @property
+    def trouble(self) -> Exception | None:
+        """
+        Give why a link is missing, if one is.
+        """
+        return next(filter(None, self._troubles.values()), None)
 
     async def open(self) -> None:
         """
@@ -169,13 +192,16 @@ class Node:
             if isinstance(refusal, Refused):
                 raise ConfigurationError(str(refusal), fault=Fault.LAYER_INVALID)
         self._begun = True
+        self._probe_soon.clear()
         self._probing = asyncio.create_task(self._probe_for_ever())
+        if self._sentinel is not None:
+            self._following = asyncio.create_task(self._follow_for_ever())
 
     async def close(self, timeout: float) -> None:
         """
         End after everything was answered, in bounded time.
         """
-        for task in (self._probing, self._resolving):
+        for task in (self._probing, self._following):
             if task is not None:
                 task.cancel()
         await self.commands.settle(timeout)
@@ -194,7 +220,8 @@ class Node:
 
         From any thread.
         """
-        self._tell_heard = self._tell_gap = self._on_state = _nothing
+        self._tell_heard = self._tell_gap = _nothing
+        self._on_state = bool
         try:
             self._loop.call_soon_threadsafe(self._stop)
         except RuntimeError:
@@ -204,7 +231,7 @@ class Node:
         """
         End at once, on a loop that stood still.
         """
-        for task in (self._probing, self._resolving):
+        for task in (self._probing, self._following):
             if task is not None:
                 task.cancel()
         self._stop_keepers()
@@ -263,15 +290,26 @@ class Node:
         return self._master
 
     async def _open_commands(self) -> Link:
-        return await self._open(self.commands.on_reply)
+        link = await self._open(self.commands.on_reply, "pub")
+        if self._begun and self._troubles.get("commands") is not None:
+            # Who listens elsewhere is back a little later, and would miss what waits here.
+            courtesy = min(self._options.retry_delay_max, COURTESY_SECONDS_MAX)
+            try:
+                await asyncio.wait([link.lost], timeout=courtesy)
+            except BaseException:  # It is closed meanwhile, and the link is nobody's yet.
+                link.lose("closed")
+                raise
+        return link
 
     async def _open_listener(self) -> Link:
-        return await self._open(self.listener.on_reply)
+        return await self._open(self.listener.on_reply, "sub")
 
-    async def _open(self, on_reply: Callable[[Any], None]) -> Link:
+    async def _open(self, on_reply: Callable[[Any], None], use: str) -> Link:
         address = await self._locate()
         role = None if self._sentinel is None else b"master"
-        link = await open_link(address, on_reply, self._options.connect_timeout, role=role)
+        name = ":".join(filter(None, ("fairway", self._project, str(os.getpid()), use)))
+        timeout = self._options.connect_timeout
+        link = await open_link(address, on_reply, timeout, role=role, name=name)
         if self._sentinel is not None and address.name != self._master.name:
             # One that stood still while another took over believes itself the master for a while.
             link.lose("the master moved")
@@ -313,15 +351,48 @@ class Node:
         """
         self._troubles[link] = error
         if error is None:
-            # Where one gets through, the other needs not wait.
-            for keeper in (self._commanding, self._listening):
-                keeper.hurry()
-        else:
-            self.commands.explain(error)
-            self.listener.explain(error)
-            if self._begun or not isinstance(error, ConfigurationError):  # Else it is raised.
-                self._notices.say("redis", "%s; trying again [%s]", error, Fault.REDIS_AWAY)
-        self._on_state()
+            # Where one gets through, the other needs not wait. One that is open is in no hurry,
+            # or it would come back without a pause as often as it is ended at once.
+            for other, keeper in (("commands", self._commanding), ("listener", self._listening)):
+                if self._troubles.get(other) is not None:
+                    keeper.hurry()
+            self._on_state()
+            return
+        self.commands.explain(error)
+        self.listener.explain(error)
+        kind = f"{type(error).__name__} {self.host.name}"
+        if self._on_state():
+            self._notices.hold(kind)
+        elif self._begun or not isinstance(error, ConfigurationError):  # Else it is raised.
+            self._notices.say(kind, "%s; trying again [%s]", error, Fault.REDIS_AWAY)
+
+    def _note_commands(self, error: Exception | None) -> None:
+        """
+        Take the news of the link for commands.
+        """
+        if error is None:
+            # What ended the one before may have left the other half dead.
+            self._probe_soon.set()
+        self._note("commands", error)
+
+    def _note_listener(self, error: Exception | None) -> None:
+        """
+        Take the news of the link to listen, which counts once it has confirmed a subject.
+        """
+        if error is not None:
+            self._note("listener", error)
+            return
+        known = self.listener.subscriptions.get(self._probe_subject)
+        if known is not None:
+            known.broken = True  # So that its confirmation is told.
+
+    def _on_refusal(self, error: Refused) -> None:
+        """
+        Take a refusal to be listened to, as after a change of the user's rights.
+        """
+        known = self.listener.subscriptions.get(self._probe_subject)
+        if self._begun and known is not None and not known.confirmed:  # Else it is raised.
+            self._note("listener", error)
 
     def _on_read_only(self) -> None:
         """
@@ -340,28 +411,36 @@ class Node:
         if self._sentinel is None:
             # Its name may mean another server by now.
             self._commanding.lose("the server takes no writes")
-        else:
-            self._resolving = asyncio.create_task(self._resolve())
 
-    async def _resolve(self) -> None:
+    async def _follow_for_ever(self) -> None:
         """
-        Ask the Sentinels whether the master is another one.
+        Ask the Sentinels again and again whether the master is another one.
         """
-        try:
-            await self._locate()
-        except (ChannelLayerUnavailable, ConfigurationError) as error:
-            self._notices.say("sentinel", "%s [%s]", error, Fault.REDIS_AWAY)
+        while True:
+            await asyncio.sleep(MASTER_SECONDS)
+            try:
+                await self._locate()
+            except (ChannelLayerUnavailable, ConfigurationError) as error:
+                self._notices.say("sentinel", "%s [%s]", error, Fault.REDIS_AWAY)
+            except Exception:
+                logger.exception("the Sentinels could not be asked")
 
     # --- The probe ---------------------------------------------------------------------------
 
     async def _probe_for_ever(self) -> None:
         """
-        Probe now and then.
+        Probe now and then, and whenever the link for commands is another one.
         """
         while True:
-            await asyncio.sleep(self._options.probe_interval)
+            try:
+                async with asyncio.timeout(self._options.probe_interval):
+                    await self._probe_soon.wait()
+            except TimeoutError:
+                pass
+            self._probe_soon.clear()
             try:
                 await self._probe()
+                await self._ask_role()
             except ChannelLayerUnavailable:
                 pass  # The keepers know.
             except Exception:
@@ -371,12 +450,9 @@ class Node:
         """
         See whether a message to ourselves comes back, and give up the listening link if not.
         """
-        if self._sentinel is not None:
-            await self._resolve()
         link = self._listening.link
         if link is None:
             return
-        self.listener.revive()
         known = self.listener.subscriptions.get(self._probe_subject)
         subscribed = known is not None and known.confirmed
         heard = self._probe_heard = self._loop.create_future()
@@ -389,13 +465,24 @@ class Node:
         expected = {alive, heard} if subscribed else {alive}
         _, missing = await asyncio.wait(expected, timeout=self._options.command_timeout)
         if missing and link is self._listening.link:
-            self._notices.say(
-                "probe",
-                "redis at %s: a message to itself did not come back; subscribing anew [%s]",
-                link.address.name,
-                Fault.REDIS_AWAY,
-            )
-            link.lose("the subscription is dead")
+            link.lose("the subscription is dead, a message to itself did not come back")
+
+    async def _ask_role(self) -> None:
+        """
+        See whether the server that takes commands has become a replica meanwhile.
+
+        What is published to one is heard there alone. Where Sentinels are asked, they say it; a
+        server that must not say it is asked once.
+        """
+        if self._sentinel is not None or not self._says_role:
+            return
+        try:
+            role = await self.commands.execute("ROLE", repeatable=True)
+        except Refused:
+            self._says_role = False
+        else:
+            if role[0] == b"slave":
+                self._on_read_only()
 
     def _hear(self, subject: str, payload: bytes) -> None:
         """
@@ -408,7 +495,9 @@ class Node:
             self._tell_heard(subject, payload)
 
     def _on_gap(self, subject: str) -> None:
-        if subject != self._probe_subject:
+        if subject == self._probe_subject:
+            self._note("listener", None)
+        else:
             self._tell_gap(subject)
 
 

@@ -204,7 +204,35 @@ class RedisQueues:
             capacity,
             node.channel(QUEUE + queue),
         ]
-        return ADD.run(node.commands, parts, partial(_added, queue))
+        return ADD.run(node.commands, parts, partial(self._added, queue))
+
+    def _added(self, queue: str, answer: list[int]) -> None:
+        """
+        Take the answer to a push.
+
+        Raises:
+            ChannelFull: There was no room.
+        """
+        stored, gone = answer
+        self._count_lost(queue, gone, 0)
+        if not stored:
+            raise ChannelFull(queue)
+
+    def _count_lost(self, queue: str, expired: int, evicted: int) -> None:
+        """
+        Count messages that nobody read in time, and those whose payload the server threw away.
+        """
+        if expired:
+            metrics.drops.add("queue_expired", expired)
+        if evicted:
+            metrics.drops.add("queue_evicted", evicted)
+            self._notices.say(
+                "evicted",
+                "%d messages of the queue %r are lost: Redis threw them away to save memory "
+                "(maxmemory-policy)",
+                evicted,
+                queue,
+            )
 
     # --- Reading -----------------------------------------------------------------------------
 
@@ -370,7 +398,7 @@ class RedisQueues:
         self._readers.forget_returned(returned)
         for row in rows:
             self._readers.hand_out(row)
-        _count_lost(queue, gone, evicted)
+        self._count_lost(queue, gone, evicted)
         return left
 
     async def _ask(self, line: _Line, parts: Sequence[str | bytes | int]) -> list[Any]:
@@ -432,35 +460,6 @@ def _some(rows: list[_Row]) -> list[_Row]:
             return rows[:number]
         size += len(row.payload)
     return rows
-
-
-def _added(queue: str, answer: list[int]) -> None:
-    """
-    Take the answer to a push.
-
-    Raises:
-        ChannelFull: There was no room.
-    """
-    stored, gone = answer
-    _count_lost(queue, gone, 0)
-    if not stored:
-        raise ChannelFull(queue)
-
-
-def _count_lost(queue: str, expired: int, evicted: int) -> None:
-    """
-    Count messages that nobody read in time, and those whose payload the server threw away.
-    """
-    if expired:
-        metrics.drops.add("queue_expired", expired)
-    if evicted:
-        metrics.drops.add("queue_evicted", evicted)
-        logger.warning(
-            "%d messages of the queue %r are lost: Redis threw them away to save memory "
-            "(maxmemory-policy)",
-            evicted,
-            queue,
-        )
 
 
 def escape(text: str) -> str:

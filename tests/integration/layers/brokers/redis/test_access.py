@@ -13,16 +13,20 @@ from typing import Any
 
 import pytest
 
+from fairway import abroadcast, metrics
 from fairway.exceptions import ChannelLayerUnavailable, ConfigurationError
+from fairway.layers import RedisChannelLayer
 from fairway.layers.brokers.redis import RedisBroker
 from fairway.layers.brokers.redis.hosts import read_hosts
 from fairway.options import RedisOptions
+from tests.integration.layers.fleet import until
 from tests.integration.layers.redis_server import (
     Certificates,
     RedisServer,
     certificates,
     redis_server,
 )
+from tests.integration.listening import default_layer
 
 OPTIONS = RedisOptions(connect_timeout=1, command_timeout=1, retry_delay_max=0.05)
 
@@ -63,6 +67,7 @@ def guarded() -> Iterator[RedisServer]:
         "ada on >adas +@all ~* &shared/0:*",
         "bob on >bobs +@all ~* &other:*",
         "eve on >eves +@all -publish ~* &*",
+        "dan on >dans +@all -client -role ~* &*",
     ]
     with redis_server(requirepass="secret", user=users) as server:
         yield server
@@ -185,6 +190,7 @@ class TestTLS:
             "TLS failed: .*Hint: look at what ssl_ca_certs",
             [{"address": encrypted.url, "ssl_ca_certs": str(empty)}],
         )
+        await refused("TLS failed: no cipher", url=f"{encrypted.url}?ssl_ciphers=nonsense")
 
     async def test_plain_and_encrypted_are_not_mixed_up(
         self,
@@ -243,6 +249,40 @@ class TestUsers:
             assert sent is not None
             with pytest.raises(ChannelLayerUnavailable, match="NOPERM"):
                 await sent
+
+    async def test_who_publishes_with_a_wrong_password_gets_the_one_exception(
+        self, guarded: RedisServer
+    ) -> None:
+        """
+        Nobody's request fails because of a broadcast, and the line names the mistake.
+        """
+        layer = RedisChannelLayer(url=f"redis://:falsch@127.0.0.1:{guarded.port}")
+        async with default_layer(layer):
+            lost = metrics.drops.values.get("unavailable", 0)
+            await abroadcast("room", "hello")
+            assert metrics.drops.values["unavailable"] == lost + 1
+            for send in (
+                abroadcast("room", "hello", strict=True),
+                layer.group_send("room", {"type": "hello"}),
+                layer.send("jobs", {"type": "hello"}),
+            ):
+                with pytest.raises(ChannelLayerUnavailable, match="invalid username-password"):
+                    await send
+
+    async def test_what_a_user_must_not_is_done_without(self, guarded: RedisServer) -> None:
+        """
+        Connections have no names then, unless settings give one, and nobody asks for its role.
+        """
+        for name, seen in (("mine", "mine"), (None, "")):
+            host = {"address": f"redis://dan:dans@127.0.0.1:{guarded.port}"}
+            if name is not None:
+                host = {"address": f"redis://:secret@127.0.0.1:{guarded.port}", "client_name": name}
+            await works([host])
+            async with started([host], probe_interval=0.05) as (broker, _):
+                assert {client["name"] for client in guarded.clients()} == {seen}
+                await asyncio.sleep(0.2)
+                assert broker.connected
+            await until(lambda: not guarded.clients())
 
     async def test_databases_are_apart(self, guarded: RedisServer) -> None:
         """

@@ -132,13 +132,15 @@ class TestConnections:
 
     async def test_two_whatever_the_number_of_groups(self, server: RedisServer) -> None:
         """
-        And one to a node of several.
+        Their names say whose they are and what for.
         """
         async with started(make(server)) as (broker, _):
             joins = [broker.subscribe(f"group:{number}") for number in range(300)]
             await asyncio.gather(*(done(join) for join in joins))
             assert len(server.clients()) == 2
-            assert len(server.subscribers()) == 1
+            [listening], [commanding] = server.subscribers(), server.commanders()
+            assert listening["name"] == f"fairway:{os.getpid()}:sub"
+            assert commanding["name"] == f"fairway:{os.getpid()}:pub"
         await until(lambda: not server.clients())
 
     async def test_subjects_are_spread_over_nodes(

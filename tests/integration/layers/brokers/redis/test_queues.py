@@ -678,7 +678,7 @@ class TestFaults:
         broker = await make(queue_poll=0.02)
         await push(broker, b"1", b"2")
         with monkeypatch.context() as patch:
-            patch.setattr(queues_module, "_count_lost", lambda *counts: counts[-1] / 0)
+            patch.setattr(broker.queues, "_count_lost", lambda *counts: counts[-1] / 0)
             task = asyncio.create_task(broker.pop("jobs"))
             await until(lambda: "the queue 'jobs' cannot be read" in caplog.text)
             assert await soon(task) == b"1"

@@ -11,8 +11,11 @@ import hiredis
 import pytest
 
 from fairway.exceptions import ChannelLayerUnavailable
+from fairway.layers.brokers.redis import listener as module
+from fairway.layers.brokers.redis.commands import Refused
 from fairway.layers.brokers.redis.link import Link
 from fairway.layers.brokers.redis.listener import Listener
+from tests.integration.layers.fleet import until
 from tests.unit.layers.brokers.redis.fakes import FakeLink
 
 pytestmark = pytest.mark.one_loop
@@ -26,8 +29,15 @@ class Ear:
     def __init__(self, timeout: float = 60) -> None:
         self.heard: list[tuple[str, bytes]] = []
         self.gaps: list[str] = []
+        self.refusals: list[Refused] = []
         self.listener = Listener(
-            "redis", b"p:", self.hear, self.gaps.append, delay=60, timeout=timeout
+            "redis",
+            b"p:",
+            self.hear,
+            self.gaps.append,
+            self.refusals.append,
+            delay=60,
+            timeout=timeout,
         )
         self.link = FakeLink()
 
@@ -129,10 +139,11 @@ async def test_a_server_that_confirms_nothing_is_given_up() -> None:
     assert "no answer within" in ear.link.lost
 
 
-async def test_a_refusal_is_told() -> None:
+async def test_a_refusal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    And asked for again by a probe.
+    To whoever waits and to the node; and the subject is asked for again.
     """
+    monkeypatch.setattr(module, "REVIVAL_SECONDS", 0.0)
     ear = Ear()
     ear.attach()
     refused = ear.listener.subscribe("a")
@@ -141,9 +152,8 @@ async def test_a_refusal_is_told() -> None:
     ear.say(hiredis.ReplyError("NOPERM not you"))
     with pytest.raises(ChannelLayerUnavailable, match="NOPERM"):
         await refused
-    ear.listener.revive()
-    await asyncio.sleep(0)
-    assert ear.link.written == ["SUBSCRIBE p:a"] * 2
+    assert [refusal.code for refusal in ear.refusals] == ["NOPERM"]
+    await until(lambda: ear.link.written == ["SUBSCRIBE p:a"] * 2)
 
 
 async def test_pings_are_answered_or_fail() -> None:
