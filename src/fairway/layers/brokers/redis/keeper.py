@@ -80,6 +80,7 @@ class Keeper:
         self._tell_lost = tell_lost
         self._task: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
+        self._unforeseen = ""
         self.link: Link | None = None
         self._first: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
 
@@ -160,7 +161,9 @@ class Keeper:
         except (ChannelLayerUnavailable, ConfigurationError) as error:
             self._failed(error)
         except Exception as error:  # The task must outlive what nobody thought of.
-            logger.exception("a connection to Redis could not be opened")
+            if repr(error) != self._unforeseen:  # Attempts come several times a second.
+                self._unforeseen = repr(error)
+                logger.exception("a connection to Redis could not be opened")
             self._failed(ChannelLayerUnavailable(f"redis: {error!r}"))
         return None
 
