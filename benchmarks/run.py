@@ -9,6 +9,7 @@ Run it with the Python that has Fairway installed; ``README.md`` says the rest.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ from benchmarks.harness.rows import Block
 from benchmarks.harness.store import Record, load, save
 from benchmarks.harness.subjects import SubjectError
 
+EVERYTHING: tuple[Block | Facts, ...] = (*BLOCKS, *ALL_FACTS)
 QUICK = Plan(repeat=1, repeat_max=1, warmup=0.2, seconds=0.5, warm_sockets=50, idle_sockets=500)
 
 
@@ -43,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Measure what the command line asks for; return the exit status.
     """
     asked = parser().parse_args(arguments)
+    # Told to end, it still ends what it started.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     plan = QUICK if asked.quick else Plan(repeat=asked.repeat, repeat_max=max(15, asked.repeat))
     if asked.server:
         plan = replace(plan, server_command=asked.server)
@@ -59,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     recording = not (asked.quick or asked.server)
     failed = False
     started = time.monotonic()
-    for whole in (*BLOCKS, *ALL_FACTS):
+    for whole in EVERYTHING:
         if whole.name not in asked.only:
             continue
         block = without_peers(whole) if asked.own and isinstance(whole, Block) else whole
@@ -130,7 +134,7 @@ def parser() -> argparse.ArgumentParser:
     """
     Return the command line.
     """
-    names = [block.name for block in (*BLOCKS, *ALL_FACTS)]
+    names = [block.name for block in EVERYTHING]
     result = argparse.ArgumentParser(prog="benchmarks/run.py", description="Measure Fairway.")
     result.add_argument(
         "--only",
@@ -173,7 +177,7 @@ def block_names(text: str) -> list[str]:
     Raises:
         argparse.ArgumentTypeError: One of them is no block.
     """
-    known = [block.name for block in (*BLOCKS, *ALL_FACTS)]
+    known = [block.name for block in EVERYTHING]
     names = text.split(",")
     for name in names:
         if name not in known:

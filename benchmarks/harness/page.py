@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.harness.build import HERE
+from benchmarks.harness.facts import fact_table
 from benchmarks.harness.plot import Panel, draw
-from benchmarks.harness.report import bar_table, machines, measured_blocks
+from benchmarks.harness.report import bar_table, machines, measured_blocks, measured_facts
 from benchmarks.harness.rows import Block
 from benchmarks.harness.standings import standing_tables, standings
 from benchmarks.harness.store import Record
@@ -41,6 +42,7 @@ def render_page(records: Mapping[str, Record]) -> str:
     measured = measured_blocks(records)
     made = {
         "{bars}": bar_table(measured),
+        "{facts}": fact_table(measured_facts(records)),
         "{tables}": standing_tables(measured),
         "{machine}": machines(record for _, record in measured),
     }
