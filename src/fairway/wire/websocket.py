@@ -265,6 +265,8 @@ class FrameDecoder:
                 events.append(bytes(payload))
             else:
                 self._take(first, payload, events)
+                if first == OP_CONTINUATION and length < TINY_BYTES:
+                    events.append(Note.TINY_FRAGMENT if length else Note.EMPTY_FRAGMENT)
             start = end
             if self._closed:
                 break
@@ -334,8 +336,6 @@ class FrameDecoder:
             self._take_fragment(opcode, payload)
             if first & _FIN:
                 events.append(self._finish_message())
-            elif opcode == OP_CONTINUATION and len(payload) < TINY_BYTES:
-                events.append(Note.TINY_FRAGMENT if payload else Note.EMPTY_FRAGMENT)
 
     def _take_fragment(self, opcode: int, payload: bytes | bytearray) -> None:
         """
