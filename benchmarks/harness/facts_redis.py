@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, sleep
 
 from benchmarks.harness.cores import Cores
 from benchmarks.harness.facts import Fact, Facts
@@ -30,12 +30,17 @@ Connected to each of the two servers.
 """
 
 PACE = 0.01
-AWAY_SECONDS = 1.0
+AWAY_SECONDS = {"stop": 1.0, "kill": 7.0}
+"""
+A message waits for 5 s by default, so one of these costs some.
+"""
+
 HUNG_SECONDS = 4.0
 """
 Longer than a command may take by default, so that the servers find out.
 """
 
+FAILED_OVER_WITHIN = 15.0
 MESSAGES = 100
 CHANNEL = "*group:relay"
 # What Redis itself does for its clients' sake, or was asked by this program.
@@ -86,10 +91,10 @@ def replicated() -> Iterator[Place]:
     """
     with ExitStack() as stack:
         master = stack.enter_context(redis_server())
-        replica = stack.enter_context(redis_server(replicaof=f"127.0.0.1 {master.port}"))
+        stack.enter_context(redis_server(replicaof=f"127.0.0.1 {master.port}"))
         sentinel = stack.enter_context(sentinel_server(master))
         host = {"sentinels": [list(sentinel.address)], "master_name": "mymaster"}
-        yield Place([host], master, lambda: fail_over(master, replica))
+        yield Place([host], master, lambda: fail_over(master, sentinel))
 
 
 KINDS = {
@@ -105,7 +110,7 @@ def away(redis: RedisServer, ending: str) -> float:
     End a server, and start it again after a while. Waits.
     """
     getattr(redis, ending)()
-    pause(AWAY_SECONDS)
+    sleep(AWAY_SECONDS[ending])
     redis.start()
     return monotonic()
 
@@ -115,29 +120,27 @@ def hang(redis: RedisServer) -> float:
     Stop a server in its tracks for a while. Waits.
     """
     redis.freeze()
-    pause(HUNG_SECONDS)
+    sleep(HUNG_SECONDS)
     redis.thaw()
     return monotonic()
 
 
-def fail_over(master: RedisServer, replica: RedisServer) -> float:
+def fail_over(master: RedisServer, sentinel: RedisServer) -> float:
     """
-    Kill a master, and give the moment at which its replica has taken its place. Waits.
+    Kill a master, and give the moment at which Sentinel names another. Waits.
     """
     master.kill()
-    deadline = monotonic() + 15
-    while replica.info("replication")["role"] != "master" and monotonic() < deadline:
-        pause(PACE)
+    deadline = monotonic() + FAILED_OVER_WITHIN
+    while named_by(sentinel) == master.port and monotonic() < deadline:
+        sleep(PACE)
     return monotonic()
 
 
-def pause(seconds: float) -> None:
+def named_by(sentinel: RedisServer) -> int:
     """
-    Let time pass in a thread of its own.
+    Give the port of the master as a Sentinel names it.
     """
-    from time import sleep
-
-    sleep(seconds)
+    return int(sentinel.do("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")[1])
 
 
 class Talk:
@@ -170,11 +173,12 @@ def heard_since(socket: Socket, moment: float, names: set[str]) -> bool:
     Whether a socket has heard from everybody what was said after a moment.
     """
     wanted = set(names)
-    for _, text in reversed(socket.heard):
-        name, _, said_at = text.split()
-        if float(said_at) < moment:
+    for heard_at, text in reversed(socket.heard):
+        if heard_at < moment:
             return False
-        wanted.discard(name)
+        name, _, said_at = text.split()
+        if float(said_at) >= moment:
+            wanted.discard(name)
         if not wanted:
             return True
     return False
@@ -190,16 +194,19 @@ async def watch(place: Place) -> dict[str, float]:
         async with Crowd(ports, "/relay", SOCKETS, comes_again=False) as crowd:
             before = [await counters(server) for server in servers]
             talks = [Talk(f"t{number}", crowd.sockets[number]) for number in range(2)]
-            names = {talk.name for talk in talks}
 
-            async def all_hear(moment: float) -> float:
+            async def all_hear(those: list[Talk], moment: float) -> float:
+                names = {talk.name for talk in those}
                 return await until(
                     lambda: all(heard_since(each, moment, names) for each in crowd.sockets)
                 )
 
-            await all_hear(monotonic())
+            await all_hear(talks, monotonic())
             back = await asyncio.to_thread(place.fail)
-            again = await all_hear(back)
+            # Those who talked on have much to work off; others have only now something to say.
+            fresh = [Talk(f"f{number}", crowd.sockets[2 + number]) for number in range(2)]
+            again = await all_hear(fresh, back)
+            talks += fresh
             for talk in talks:
                 await talk.end()
             # The servers work off what came meanwhile; then nothing is on its way any more.
@@ -231,10 +238,9 @@ def ended(socket: Socket, talks: list[Talk]) -> bool:
 
 def missing(socket: Socket, talks: list[Talk]) -> int:
     """
-    Count what a socket should have heard between the first and the last that it did.
+    Count what a socket should have heard: it was there before the first word.
     """
-    heard = [numbers(socket, talk) for talk in talks]
-    return sum(each[-1] - each[0] + 1 - len(each) for each in heard)
+    return sum(talk.number - len(set(numbers(socket, talk))) for talk in talks)
 
 
 def numbers(socket: Socket, talk: Talk) -> list[int]:
@@ -273,7 +279,7 @@ async def watch_channels(redis: RedisServer, site: Server) -> float:
     async with Crowd([site.port], "/handler", 2 * SOCKETS, comes_again=False) as crowd:
         await asyncio.to_thread(away, redis, "stop")
         # What ends does so at once; what stays open would do so for ever.
-        await asyncio.sleep(2 * AWAY_SECONDS)
+        await asyncio.sleep(2 * AWAY_SECONDS["stop"])
         return crowd.ended / len(crowd.sockets)
 
 
@@ -344,7 +350,7 @@ async def count_channels(redis: RedisServer, site: Server) -> float:
     Count the commands of one group message with Channels and its core layer.
     """
     async with Crowd([site.port], "/handler", 2 * SOCKETS, comes_again=False) as crowd:
-        await asyncio.sleep(AWAY_SECONDS)
+        await asyncio.sleep(AWAY_SECONDS["stop"])
         old = commands(redis)
         for _ in range(MESSAGES):
             heard = len(crowd.sockets[0].heard)

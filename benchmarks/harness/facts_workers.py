@@ -12,7 +12,7 @@ from time import monotonic
 from benchmarks.harness.cores import Cores
 from benchmarks.harness.facts import Fact, Facts
 from benchmarks.harness.facts_clients import Crowd, until
-from benchmarks.harness.facts_sites import fairway_site
+from benchmarks.harness.facts_sites import counters, fairway_site
 from benchmarks.harness.plan import Plan
 from benchmarks.harness.subjects import Server, SubjectError
 
@@ -34,7 +34,11 @@ async def watch(site: Server) -> dict[str, float]:
     """
     Find out how long everybody takes to be back.
     """
-    await until(lambda: len(workers(site)) == WORKERS)
+
+    async def all_serve() -> bool:
+        return (await counters(site))["fairway_workers"] == WORKERS
+
+    await until(all_serve)
     async with Crowd([site.port], "/relay", SOCKETS, comes_again=True) as crowd:
         victim = workers(site)[0]
         begin = monotonic()
@@ -43,7 +47,7 @@ async def watch(site: Server) -> dict[str, float]:
         back = await until(crowd.all_open) - begin
         ended = crowd.ended
         # Those who are back hear each other, over the worker that stayed and the one to come.
-        await until(lambda: len(workers(site)) == WORKERS and victim not in workers(site))
+        await until(all_serve)
         crowd.sockets[0].say("m 1 0")
         await until(lambda: all(each.heard for each in crowd.sockets))
         if crowd.ended > ended:
