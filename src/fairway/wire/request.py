@@ -33,13 +33,41 @@ _BODY_FIELDS: Final = frozenset({b"content-length", b"transfer-encoding"})
 _LENGTH_DIGITS_MAX: Final = 19  # More is no length any more.
 
 # A client repeats the fields of its GETs to the letter, and parsing them is most of the work of
-# a head. So some are remembered: not many, not long ones, and none that say who somebody is.
+# a head. So some are remembered: not many, not long ones, and none that say who somebody is; of
+# those with a cookie what is around it.
 _REPEATED_MAX: Final = 512
 _REPEATED_BYTES_MAX: Final = 2048
 _PRIVATE_FIELDS: Final = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 _repeated: dict[bytes, Request] = {}
+
+# Lines that different clients send to the letter, read: a scope at rest shares them with all
+# others. Of fields that differ between requests, or say who somebody is, only the name is kept.
+_COMMON_MAX: Final = 1024
+_COMMON_BYTES_MAX: Final = 256
+_COMMON_NAMES: Final = frozenset(
+    b"""
+    accept accept-encoding accept-language cache-control connection dnt host origin pragma priority
+    sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-dest sec-fetch-mode sec-fetch-site
+    sec-fetch-user sec-gpc sec-websocket-extensions sec-websocket-protocol sec-websocket-version
+    te upgrade upgrade-insecure-requests user-agent via x-forwarded-host x-forwarded-port
+    x-forwarded-proto
+    """.split()
+)
+_NAMES: Final = {
+    name: name
+    for name in (
+        *_COMMON_NAMES,
+        *b"""
+        authorization content-length content-type cookie if-modified-since if-none-match referer
+        sec-websocket-key x-forwarded-for x-real-ip x-request-id
+        """.split(),
+    )
+}
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
+_common: dict[bytes, tuple[bytes, bytes]] = {}
 _VERSION: Final = b" HTTP/1."
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
+_PRINTABLE: Final = bytes(range(0x20, 0x7F))
 
 _HOST_BYTES_MAX: Final = 512  # Above a domain name with its port, and little enough to remember.
 
@@ -106,23 +134,6 @@ class Request:
         return f"<Request {self.method} {self.target!r} HTTP/{self.version}>"
 
 
-class _Fields:
-    """
-    Receives the fields of one head from its parser.
-    """
-
-    __slots__ = ("headers",)
-
-    def __init__(self) -> None:
-        self.headers: list[tuple[bytes, bytes]] = []
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """
-        Take one field. Called by httptools.
-        """
-        self.headers.append((name.lower(), value))
-
-
 def parse_head(head: bytes) -> Request:
     """
     Parse one complete head, up to and with the empty line that ends it.
@@ -134,9 +145,9 @@ def parse_head(head: bytes) -> Request:
     """
     if head.startswith(b"GET /"):
         cut = head.find(_VERSION)
-        known = _repeated.get(head[cut + len(_VERSION) :])
-        if known is not None and not (target := head[4:cut]).translate(None, _VISIBLE):
-            return known.repeat(target)
+        known = _recall(head[cut + len(_VERSION) :], head[4:cut])
+        if known is not None:
+            return known
     line = _REQUEST_LINE.match(head)
     if line is None:
         if _OTHER_VERSION.match(head):
@@ -145,22 +156,69 @@ def parse_head(head: bytes) -> Request:
     method, target, minor = line.groups()
     if method == b"CONNECT":
         raise RemoteProtocolError("connect is for proxies", status=501)
-    if (
-        method != b"GET"
-        or target[0] != 0x2F
-        or len(head) > _REPEATED_BYTES_MAX
-        or b"\r\nCookie:" in head  # Not remembered, see below: this only saves looking.
-        or b"\r\ncookie:" in head
-    ):
-        return _parse(method, target, minor, head)
-    # A GET of a path: in this line nothing is left for llhttp to judge.
-    fields = head[line.end() - 3 :]  # With the digit of the version before them.
     request = _parse(method, target, minor, head)
-    if not request.upgrade and _PRIVATE_FIELDS.isdisjoint(name for name, _ in request.headers):
+    # In the line of a GET of a path nothing was left for llhttp to judge.
+    if method == b"GET" and target[0] == 0x2F and not request.upgrade:
+        _remember(head[line.end() - 3 :], request)  # With the digit of the version before them.
+    return request
+
+
+def _recall(fields: bytes, target: bytes) -> Request | None:
+    """
+    Give the request for a path whose fields were judged before, but for its cookie.
+    """
+    if target.translate(None, _VISIBLE):
+        return None
+    known = _repeated.get(fields)
+    if known is not None:
+        return known.repeat(target)
+    found = _without_cookie(fields)
+    known = None if found is None else _repeated.get(found[0])
+    if found is None or known is None:
+        return None
+    request = known.repeat(target)
+    request.headers.insert(found[1], (b"cookie", found[2]))
+    return request
+
+
+def _remember(fields: bytes, request: Request) -> None:
+    """
+    Remember the fields of a request, if they may be.
+    """
+    names = [name for name, _ in request.headers]
+    found = _without_cookie(fields)
+    # None was dropped for its name: they are told apart by their places.
+    whole = len(names) == fields.count(b"\r\n") - 2
+    if found is not None and whole:
+        fields = found[0]
+        del names[found[1]]
+    if whole and len(fields) <= _REPEATED_BYTES_MAX and _PRIVATE_FIELDS.isdisjoint(names):
+        known = request.repeat(request.target)
+        if found is not None:
+            del known.headers[found[1]]
         if len(_repeated) >= _REPEATED_MAX:
             _repeated.clear()
-        _repeated[fields] = request.repeat(target)
-    return request
+        _repeated[fields] = known
+
+
+def _without_cookie(fields: bytes) -> tuple[bytes, int, bytes] | None:
+    """
+    Take the cookie out of the fields of a head: what is left may repeat.
+
+    Returns:
+        What is left, how many fields stood before the cookie, and its value; None for no cookie,
+        and for one that is llhttp's to judge.
+    """
+    start = fields.find(b"\r\nCookie: ")
+    if start < 0:
+        start = fields.find(b"\r\ncookie: ")
+    if start < 0:
+        return None
+    end = fields.find(b"\r\n", start + 10)
+    value = fields[start + 10 : end]
+    if not value or value.strip(b" ") != value or value.translate(None, _PRINTABLE):
+        return None
+    return fields[:start] + fields[end:], fields.count(b"\r\n", 0, start), value
 
 
 def _parse(method: bytes, target: bytes, minor: bytes, head: bytes) -> Request:
@@ -170,22 +228,48 @@ def _parse(method: bytes, target: bytes, minor: bytes, head: bytes) -> Request:
     Each head has a parser of its own: making one costs 0.15 us, and no request can leave
     anything behind for the next.
     """
-    fields = _Fields()
     try:
-        httptools.HttpRequestParser(fields).feed_data(head)
+        # Without somebody to tell of each field, which would cost more than the rest.
+        httptools.HttpRequestParser(None).feed_data(head)
     except httptools.HttpParserUpgrade:
         # It has read every field and stops before the body. Whether there is one, and whether
         # this is a handshake, is found below from the fields, as for every request.
         pass
     except httptools.HttpParserError:
         raise RemoteProtocolError("malformed request head") from None
-    headers = fields.headers
-    if b" \r" in head or b"\t\r" in head:  # llhttp strips whitespace before a value only.
-        headers = [(name, value.rstrip(b" \t")) for name, value in headers]
     version = "1.1" if minor == b"1" else "1.0"
-    request = Request(_METHODS.get(method) or method.decode(), target, version, headers)
+    request = Request(_METHODS.get(method) or method.decode(), target, version, _cut(head))
     _read_fields(request, head)
     return request
+
+
+def _cut(head: bytes) -> list[tuple[bytes, bytes]]:
+    """
+    Cut a head that llhttp takes into its fields, one in each line.
+    """
+    lines = head[head.find(b"\n") + 1 : -4].split(b"\r\n")
+    if lines == [b""]:
+        return []
+    return [_common.get(line) or _read_field(line) for line in lines]
+
+
+def _read_field(line: bytes) -> tuple[bytes, bytes]:
+    """
+    Read one field, with its name in lower case, and remember it where that helps others.
+
+    What llhttp took for more than one line, or for part of one, is none.
+    """
+    name, colon, value = line.partition(b":")
+    name, value = name.lower(), value.strip(b" \t")
+    known = _NAMES.get(name)
+    if not colon or b"\n" in line or b"\r" in line or not (known or _NAME.fullmatch(name)):
+        raise RemoteProtocolError("malformed request head")
+    field = known or name, value
+    if known in _COMMON_NAMES and len(line) <= _COMMON_BYTES_MAX:
+        if len(_common) >= _COMMON_MAX:
+            _common.clear()
+        _common[line] = field
+    return field
 
 
 def _read_fields(request: Request, head: bytes) -> None:
