@@ -23,6 +23,19 @@ _STATUS_LINES: Final = {
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BREAKING: Final = re.compile(rb"[\r\n\0]")
 
+# Lines that an application sends again and again, encoded; not what is one client's or one page's.
+_COMMON_MAX: Final = 512
+_COMMON_BYTES_MAX: Final = 256
+_COMMON_NAMES: Final = frozenset(
+    b"""
+    access-control-allow-headers access-control-allow-methods access-control-allow-origin
+    cache-control content-encoding content-language content-security-policy content-type
+    cross-origin-opener-policy permissions-policy referrer-policy server
+    strict-transport-security vary x-content-type-options x-frame-options x-powered-by
+    """.split()
+)
+_common: dict[tuple[bytes, bytes], bytes] = {}
+
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
@@ -44,14 +57,29 @@ def encode_head(
     """
     lines = [_STATUS_LINES.get(status) or _status_line(status), default_headers]
     try:
-        for name, value in headers:
-            if _BREAKING.search(value) or not _is_name(name):
-                raise LocalProtocolError(_complain(name, value))
-            lines.append(name + b": " + value + b"\r\n")
+        for field in headers:
+            name, value = field
+            # Names and values that are no bytes, or pairs that are lists, may have no hash.
+            known = type(value) is bytes and type(field) is tuple and _common.get(field)
+            lines.append(known or _line(name, value))
     except TypeError:
         raise LocalProtocolError("expected header names and values as bytes") from None
     lines.append(b"\r\n")
     return b"".join(lines)
+
+
+def _line(name: bytes, value: bytes) -> bytes:
+    """
+    Encode one field, and remember it if it will come again.
+    """
+    if _BREAKING.search(value) or not _is_name(name):
+        raise LocalProtocolError(_complain(name, value))
+    line = name + b": " + value + b"\r\n"
+    if len(line) <= _COMMON_BYTES_MAX and name.lower() in _COMMON_NAMES:
+        if len(_common) >= _COMMON_MAX:
+            _common.clear()
+        _common[bytes(name), bytes(value)] = line
+    return line
 
 
 def encode_chunk(data: bytes) -> bytes:
