@@ -150,7 +150,7 @@ class Connection(asyncio.Protocol):
             head_bytes_max=options.head_bytes_max, head_fields_max=options.head_fields_max
         )
         metrics.connections.value += 1
-        worker.connections.add(self)
+        worker.connections[self] = None
         self.deadline = worker.loop.time() + options.head_timeout
         worker.timers.watch(self)
 

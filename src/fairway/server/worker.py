@@ -99,7 +99,7 @@ class Worker:
         self.application_is_async = _is_async(application)
         self.state = state
         self.context = contextvars.copy_context()
-        self.connections: set[Connection] = set()
+        self.connections: dict[Connection, None] = {}
         self.late: set[Exchange] = set()
         self.timers = TimingWheel(self.loop)
         self.flusher = Flusher(self.loop, options)
@@ -192,7 +192,7 @@ class Worker:
         """
         Forget a connection that has ended.
         """
-        self.connections.discard(connection)
+        self.connections.pop(connection, None)
         if self._acceptor is not None:
             self._acceptor.left()
 
