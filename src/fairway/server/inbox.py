@@ -151,7 +151,12 @@ class Inbox:
             return self._take()
         if self._disconnect is not None:
             return self._disconnect
-        event: Message = await self._wait(layer=False)
+        waiter = self._wait(layer=False)
+        try:
+            event: Message = await waiter
+        except BaseException:
+            self._give_up(waiter)
+            raise
         return event
 
     async def next_event(self) -> Message | Expiring:
@@ -176,7 +181,13 @@ class Inbox:
             return self._take()
         if self._disconnect is not None:
             return self._disconnect
-        event: Message | Expiring = await self._wait(layer=True)
+        # As in receive(): a coroutine of its own would be a frame for each connection at rest.
+        waiter = self._wait(layer=True)
+        try:
+            event: Message | Expiring = await waiter
+        except BaseException:
+            self._give_up(waiter)
+            raise
         return event
 
     def _take(self) -> Message:
@@ -192,9 +203,9 @@ class Inbox:
         self._on_read()
         return event
 
-    async def _wait(self, *, layer: bool) -> Any:
+    def _wait(self, *, layer: bool) -> asyncio.Future[Any]:
         """
-        Wait until ``push``, ``disconnect`` or (with ``layer``) ``put`` hands something over.
+        Give what is done when ``push``, ``disconnect`` or (with ``layer``) ``put`` gives something.
         """
         if self._waiter is not None and not self._waiter.done():
             raise RuntimeError(
@@ -203,15 +214,16 @@ class Inbox:
             )
         waiter = self._waiter = self._loop.create_future()
         self._waits_for_layer = layer
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self._give_back(waiter.result())
-            raise
-        finally:
-            if self._waiter is waiter:
-                self._waiter = None
+        return waiter
+
+    def _give_up(self, waiter: asyncio.Future[Any]) -> None:
+        """
+        Wait no more, and keep what was handed over already.
+        """
+        if self._waiter is waiter:
+            self._waiter = None
+        if waiter.done() and not waiter.cancelled():
+            self._give_back(waiter.result())
 
     def _give_back(self, thing: Any) -> None:
         """
