@@ -25,7 +25,14 @@ from django.utils.module_loading import import_string
 from fairway.sessions import read_cookies
 from fairway.types import Scope
 
-__all__ = ["Undo", "follows_browser", "path_below", "restore", "surround"]
+__all__ = [
+    "Undo",
+    "follows_browser",
+    "has_surroundings",
+    "path_below",
+    "restore",
+    "surround",
+]
 
 Undo = list[Callable[[], Any]]
 
@@ -46,6 +53,13 @@ def path_below(scope: Scope) -> str:
     if prefix and path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in {"", "/"}:
         return path[len(prefix) :] or "/"
     return path
+
+
+def has_surroundings(scope: Scope, urlconf: Any, *, localized: bool) -> bool:
+    """
+    Whether anything is to be set for a connection; the arguments are those of ``surround()``.
+    """
+    return bool(urlconf is not None or localized or follows_browser() or _mount_point(scope))
 
 
 async def surround(scope: Scope, urlconf: Any, *, localized: bool, prefixed: bool) -> Undo | None:

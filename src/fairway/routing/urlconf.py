@@ -17,7 +17,14 @@ from fairway.routing.callables import consumer_class_of, is_http_consumer, is_so
 from fairway.routing.hosts import Fixed, choose, chooser
 from fairway.routing.matching import Match, Route, compile_routes, matches
 from fairway.routing.misses import describe
-from fairway.routing.surroundings import Undo, follows_browser, path_below, restore, surround
+from fairway.routing.surroundings import (
+    Undo,
+    follows_browser,
+    has_surroundings,
+    path_below,
+    restore,
+    surround,
+)
 from fairway.types import Receive, Scope, Send
 
 __all__ = ["Place", "UrlTree", "UrlconfRouter", "consumer_tree", "enter_place", "enter_route"]
@@ -165,6 +172,8 @@ async def enter_place(scope: Scope) -> Place:
     """
     urlconf = None if chooser() is None else await choose(scope)
     tree = consumer_tree(urlconf)
+    if not has_surroundings(scope, urlconf, localized=tree.localized):
+        return Place(tree, urlconf, None)
     undo = await surround(scope, urlconf, localized=tree.localized, prefixed=tree.prefixed)
     return Place(tree, urlconf, undo)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import cache
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
@@ -45,7 +46,8 @@ _READ = {
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # As Django's CsrfViewMiddleware.
 # The rule costs a tenth of a handshake and depends on nothing but settings and what it reads, which
 # the pages of a site repeat. So what it let pass is remembered, until a setting changes; what is
-# longer than any site's is not, as it would be kept a thousand times.
+# longer than any site's is not, as it would be kept a thousand times. Kept as it came, since to
+# make it ready for Django's rules costs as much as these.
 _ADMITTED_MAX = 1024
 _ADMITTED_LENGTH_MAX = 1024
 _admitted: set[tuple[Any, ...]] = set()
@@ -103,11 +105,7 @@ class HandshakeRequest(HttpRequest):
         server = scope.get("server") or ("unknown", 0)
         self._scheme = "https" if scope.get("scheme") in {"wss", "https"} else "http"
         self.META = {"SERVER_NAME": server[0], "SERVER_PORT": str(server[1])}
-        read = _READ
-        if settings.SECURE_PROXY_SSL_HEADER:
-            key = settings.SECURE_PROXY_SSL_HEADER[0]
-            name = key.removeprefix("HTTP_").replace("_", "-").lower().encode()
-            read = {**read, name: key}
+        read = _read()
         for name, value in scope["headers"]:
             if name in read:
                 key, text = read[name], value.decode("latin1")
@@ -125,11 +123,24 @@ class HandshakeRequest(HttpRequest):
         return self._scheme
 
 
+@cache
+def _read() -> dict[bytes, str]:
+    """
+    Name the fields that Django's rules read, by their names on the wire.
+    """
+    if not settings.SECURE_PROXY_SSL_HEADER:
+        return _READ
+    key = settings.SECURE_PROXY_SSL_HEADER[0]
+    name = key.removeprefix("HTTP_").replace("_", "-").lower().encode()
+    return {**_READ, name: key}
+
+
 def _forget_admitted(**kwargs: Any) -> None:
     """
     Judge anew after a change of settings.
     """
     _admitted.clear()
+    _read.cache_clear()
 
 
 setting_changed.connect(_forget_admitted)
@@ -222,11 +233,13 @@ def refusal(scope: Scope) -> Refusal | None:
     Returns:
         Why not, or None if the handshake may pass.
     """
-    request = HandshakeRequest(scope)
-    # All that the rule reads of it; the scheme that a proxy names is in META.
-    seen = (request._get_scheme(), *request.META.items())  # noqa: SLF001 - our own class
+    read = _read()
+    fields = [part for name, value in scope["headers"] if name in read for part in (name, value)]
+    # All that the rule reads of it; the scheme that a proxy names is in a field.
+    seen = (scope.get("scheme"), *(scope.get("server") or ()), *fields)
     if seen in _admitted:
         return None
+    request = HandshakeRequest(scope)
     try:
         host = request.get_host() if request.names_host else ""
     except DisallowedHost:
