@@ -161,9 +161,6 @@ class AsyncConsumer:
             self.channel_layer = get_channel_layer(self.channel_layer_alias)
             if self.channel_layer is not None:
                 self.channel_name = await self.channel_layer.new_channel()
-            says = (self.overflow, self.outbox_bytes_max, self.compress)
-            if says != (None, None, None):
-                configure_outbox(type(self), scope)
             source = self._fairway_open_source(receive, send)
             self.__attached = source.attached
             if limits is not None:
@@ -323,8 +320,11 @@ class AsyncConsumer:
 
     def _fairway_open_source(self, receive: Receive, send: Send) -> Source:
         """
-        Find out where this consumer's events come from.
+        Tell the server what this class says of its readers, and find out where events come from.
         """
+        says = (self.overflow, self.outbox_bytes_max, self.compress)
+        if says != (None, None, None):
+            configure_outbox(type(self), self.scope)
         return open_source(self, receive, send)
 
     async def __end(self, last: Message) -> None:

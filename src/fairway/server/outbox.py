@@ -242,12 +242,16 @@ class Outbox:
             if not flusher.scheduled:
                 flusher.schedule()
             return True
-        if type(queue) is list and self.writable:
+        if (
+            type(queue) is list
+            and self.writable
+            and self._bytes <= self.bytes_max
+            and len(queue) <= MESSAGES_MAX
+        ):
             # More of one turn, as below but without the calls.
-            if self._bytes <= self.bytes_max and len(queue) <= MESSAGES_MAX:
-                queue.append(frame)
-                self._bytes += len(frame)
-                return True
+            queue.append(frame)
+            self._bytes += len(frame)
+            return True
         if self._is_over():
             metrics.drops.add("overflow")
             self._overflow()

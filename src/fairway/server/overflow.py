@@ -283,7 +283,7 @@ def configure(outbox: Outbox, overflow: str | None, bytes_max: int | None) -> No
         )
     if overflow is not None:
         # All of them have the same slots.
-        outbox.__class__ = POLICIES[overflow]  # type: ignore[assignment] # so mypy cannot know
+        outbox.__class__ = POLICIES[overflow]
     if bytes_max is not None:
         outbox.bytes_max = bytes_max
 

@@ -87,8 +87,9 @@ class Stream:
         self.lasting = True
         connection = exchange.connection
         worker = connection.worker
-        make, format = worker.outbox_class, connection.sink.event_format
-        self.outbox = make(worker.flusher, worker.options, self.end, format)
+        self.outbox = worker.outbox_class(
+            worker.flusher, worker.options, self.end, connection.sink.event_format
+        )
 
     @property
     def is_open(self) -> bool:

@@ -76,14 +76,13 @@ class SocketReader(Reader):
     A WebSocket.
     """
 
-    peer: WebSocket
-
     async def send(self, text: str) -> None:
         """See ``Reader``."""
         await self.call.send("send", text=text)
 
     async def messages(self) -> AsyncIterator[str]:
         """See ``Reader``."""
+        assert isinstance(self.peer, WebSocket)
         while (frame := await self.peer.frame()).opcode != CLOSE:
             yield frame.payload.decode()
 
@@ -131,7 +130,7 @@ async def test_dropping(app: Puppet, serve: Serve, kind: str, policy: str) -> No
         assert reader.outbox.pending_bytes < 4 * len(BODY) + 16384
 
     messages = reader.messages()
-    got = []
+    got: list[str] = []
     while len(got) < OFFERS - dropped + len(sends):
         got.append(await anext(messages))
     await asyncio.gather(*sends)
