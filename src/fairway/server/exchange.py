@@ -252,6 +252,7 @@ class HttpExchange(Exchange):
             return
         self._body_bytes += len(data)
         if 0 < self.connection.worker.options.body_bytes_max < self._body_bytes:
+            metrics.refusals.add("413")
             self._refuse_body(413, "the body is too large", Fault.REQUEST_MALFORMED)
             return
         event = {"type": "http.request", "body": data, "more_body": more}
@@ -265,7 +266,6 @@ class HttpExchange(Exchange):
         """
         self.disconnect()
         log.refused(self.scope, status, words, fault)
-        metrics.refusals.add(str(status))
         self.answer_instead(status, State.GONE)
 
     def peer_gone(self) -> None:
@@ -380,6 +380,7 @@ class HttpExchange(Exchange):
         if self.unread_body and self._started:
             if now < self._body_by or self._has_pace():
                 return min(due, self._body_by)
+            metrics.refusals.add("slow_body")
             self._refuse_body(408, "the body comes too slowly", Fault.BODY_TOO_SLOW)
             return self.connection.deadline
         return due

@@ -51,7 +51,7 @@ class TestPace:
         """
         408 and the end of the connection, ``http.disconnect``, one line with an id, one count.
         """
-        counted = metrics.refusals.values.get("408", 0)
+        counted = metrics.refusals.values.get("slow_body", 0)
         served = await serve(app, **PACE)
         peer = await served.connect()
         await peer.send(head)
@@ -64,7 +64,7 @@ class TestPace:
         assert (response.status, response.headers["connection"]) == (408, "close")
         with pytest.raises(ClientDisconnected):
             await call.respond()
-        assert metrics.refusals.values["408"] == counted + 1
+        assert metrics.refusals.values["slow_body"] == counted + 1
         (record,) = warnings(caplog)
         assert record.getMessage() == (
             "POST / refused with 408: the body comes too slowly [fairway.R513]"
