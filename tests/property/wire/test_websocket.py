@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import chain, pairwise
 
-from hypothesis import example, given, strategies as st
+from hypothesis import assume, example, given, settings, strategies as st
 from websockets.frames import Frame as OracleFrame, Opcode as OracleOpcode
 from websockets.protocol import CLIENT, OPEN, SERVER, Protocol
 from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
@@ -228,6 +228,24 @@ class TestCuts:
         Valid streams and broken ones, with errors and closes at the same place.
         """
         assert decode(cut(stream, places)) == decode([stream])
+
+    @settings(max_examples=30)
+    @given(
+        st.lists(messages(), min_size=1, max_size=4),
+        st.lists(st.integers(0, 1 << 20), max_size=8),
+        st.lists(strays(), max_size=1),
+    )
+    def test_any_cuts_of_very_many(
+        self, turns: list[list[bytes]], places: list[int], end: list[list[bytes]]
+    ) -> None:
+        """
+        More frames than one call tells of, nothing lost and nothing twice.
+        """
+        once = b"".join(chain(*turns))
+        assume(len(once) < 500)
+        alone = decode([once])
+        told = decode(cut(once * 200 + b"".join(chain(*end)), places))
+        assert told[: 200 * len(alone)] == alone * 200
 
     @given(st.lists(st.one_of(messages(), strays()), max_size=3))
     def test_byte_by_byte(self, turns: list[list[bytes]]) -> None:
