@@ -57,7 +57,7 @@ def configure_outbox(consumer_class: type[Any], scope: Scope) -> None:
     Raises:
         ConfigurationError: As above.
     """
-    found = outbox_settings(consumer_class)
+    found = outbox_settings(consumer_class, OF_WEBSOCKETS)
     ends = (scope.get("extensions") or {}).get("fairway")
     if ends is not None and scope["type"] == "websocket":
         ends["configure"](**found)
