@@ -25,6 +25,7 @@ from django.core.handlers.asgi import ASGIHandler
 
 from fairway.auth import identify
 from fairway.conf import django_setting
+from fairway.consumers.application import shortcut
 from fairway.consumers.hints import describe
 from fairway.exceptions import ConfigurationError
 from fairway.faults import Fault
@@ -121,6 +122,11 @@ class Application:
         """
         Serve one connection.
 
+        A WebSocket goes past Host and Origin, route, session and user to its consumer. All in this
+        coroutine and one scope, which is the outermost and so this application's to change: a
+        socket may rest for days on what is held here. The route comes before the user, so that a
+        path nobody has costs no query.
+
         Raises:
             RouteNotFound: No consumer has the path of a WebSocket.
             ValueError: The scope has a type that is not served here.
@@ -130,29 +136,10 @@ class Application:
             consumers = self._router.serves_requests()
             if not (consumers and await self._http_consumer(scope, receive, send)):
                 await self._pages(scope, receive, send)
-        elif kind == "websocket":
-            await self._websocket(scope, receive, send)
-        elif kind == "lifespan":
-            await self._lifespan(receive, send)
-        else:
-            raise ValueError(f"No application configured for scope type {kind!r}")
-
-    def build(self) -> Application:
-        """
-        Set Django up and read the routes, so that their mistakes show before serving.
-        """
-        self._pages.build()
-        self._router.load()
-        return self
-
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Host and Origin, route, session and user, consumer.
-
-        All in one coroutine and one scope, which is the outermost and so this
-        application's to change: a socket may rest for days on what is held here.
-        The route comes before the user, so that a path nobody has costs no query.
-        """
+            return
+        if kind != "websocket":
+            await self._other(kind, receive, send)
+            return
         if not await admit(scope, receive, send):
             return
         if connect_limits() and not await admit_address(scope, receive, send):
@@ -163,10 +150,20 @@ class Application:
             match, undo = await enter_route(scope)
             scope["url_route"] = {"args": match.args, "kwargs": match.kwargs}
             await identify(scope)
-            await match.application(scope, receive, send)
+            consumer = shortcut(match.application)
+            del match  # A socket at rest needs it no more.
+            await consumer(scope, receive, send)
         finally:
             leave(entered)
             restore(undo)
+
+    def build(self) -> Application:
+        """
+        Set Django up and read the routes, so that their mistakes show before serving.
+        """
+        self._pages.build()
+        self._router.load()
+        return self
 
     async def _http_consumer(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """
@@ -206,10 +203,12 @@ class Application:
         finally:
             leave(entered)
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
+    async def _other(self, kind: str, receive: Receive, send: Send) -> None:
         """
         Build at start-up where the server asks, and answer.
         """
+        if kind != "lifespan":
+            raise ValueError(f"No application configured for scope type {kind!r}")
         while True:
             kind = (await receive())["type"]
             if kind == "lifespan.startup":

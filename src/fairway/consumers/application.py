@@ -23,7 +23,7 @@ from fairway.consumers.handlers import overrides
 from fairway.consumers.view import respond
 from fairway.faults import Fault
 
-__all__ = ["application_of"]
+__all__ = ["application_of", "shortcut"]
 
 logger = logging.getLogger("fairway.consumers")
 
@@ -70,6 +70,10 @@ def application_of(
             return upgrade_required(scope)
         return await make(scope)(scope, *args, **kwargs)
 
+    def begin(scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
+        running: Coroutine[Any, Any, None] = make(scope)(scope, receive, send)
+        return running
+
     functools.update_wrapper(application, consumer_class, updated=())
     # What Channels' has, and what Django's own middleware and handlers ask a view for.
     vars(application).update(
@@ -80,8 +84,20 @@ def application_of(
         _non_atomic_requests=EveryDatabase(),
         # asgiref's hint, for those who would judge by the signature: it is the class's now.
         _asgi_single_callable=True,
+        # With whom it stands for: functools.wraps() copies it to what wraps the application.
+        _fairway_begin=(application, begin),
     )
     return application
+
+
+def shortcut(application: Any) -> Callable[..., Any]:
+    """
+    Give what runs a consumer as its application does, without the coroutine of that one.
+
+    A socket would hold it for as long as it rests. What is no ``as_asgi()`` is given as it is.
+    """
+    owner, begin = getattr(application, "_fairway_begin", (None, None))
+    return begin if begin is not None and owner is application else application  # type: ignore[no-any-return] # either is callable
 
 
 def upgrade_required(request: HttpRequest) -> HttpResponse:

@@ -141,86 +141,118 @@ class AsyncConsumer:
         super().__init_subclass__(**kwargs)
         cls._fairway_handler_names = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(  # noqa: PLR0912 - one coroutine, see below
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         """
         Live: await events one by one and have each handled, until the last.
 
-        The server's task awaits this one coroutine; at rest it stands in ``next_event``.
+        Hot path: once per message. The server's task awaits this one coroutine; at rest it stands
+        in ``next_event`` and holds no message. Another one between would be a frame for each
+        connection, and a hop for each message.
         """
         entered = threads.enter()
         try:
-            self.scope = scope
-            # Set here, since one instance may serve one scope after another.
-            self._fairway_closing = False
-            self.base_send = async_to_sync(send) if self._sync else send
-            if self.login_required and not await self.__admit(receive, send):
+            source = await self.__begin(scope, receive, send)
+            if source is None:
                 return
-            if connect_limits() and not await admit_connect(scope, receive, send):
-                return
-            limits = message_limits(type(self))
-            self.channel_layer = get_channel_layer(self.channel_layer_alias)
-            if self.channel_layer is not None:
-                self.channel_name = await self.channel_layer.new_channel()
-            source = self._fairway_open_source(receive, send)
-            self.__attached = source.attached
-            if limits is not None:
-                source = count_messages(source, limits, self, send)
             try:
-                if "user" in scope or "session" in scope:
-                    name = None if self.channel_layer is None else self.channel_name
-                    revocation.enter(scope, name, self.channel_layer_alias)
-                last = await self.__handle_events(source)
-            except StopConsumer:
-                await self.__leave_groups()
-            except ChannelLayerUnavailable as error:
-                last_event = await turn_away(self, send, error) if source.tolerant else None
-                if last_event is None:
-                    await self.__fail(error, source)
-                    raise
-                await self.__end(last_event)
+                self.__enter_roll()
+                next_event = source.next_event
+                event: Any
+                message: Message | None
+                while True:
+                    event = message = None
+                    event = await next_event()
+                    if not isinstance(event, dict):
+                        message = source.unpack(event)
+                    elif event.get("type") in LAST_EVENTS:
+                        break
+                    else:
+                        message = event
+                    # What still lies here when the consumer closed the socket itself has no answer.
+                    if message is None or self._fairway_closing:
+                        continue
+                    try:
+                        await self.dispatch(message)
+                    except (ClientDisconnected, ChannelLayerUnavailable, NoHandler) as error:
+                        if not self.__bears(error, message, event, tolerant=source.tolerant):
+                            raise
             except (Exception, asyncio.CancelledError) as error:
-                explain(error)
-                await self.__fail(error, source)
-                raise
+                if not await self.__ends_well(error, source, send):
+                    raise
             else:
-                await self.__end(last)
+                await self.__end(event)
             finally:
                 source.stop()
                 revocation.leave(scope)
         finally:
             threads.leave(entered)
 
-    async def __handle_events(self, source: Source) -> Message:
+    async def __begin(self, scope: Scope, receive: Receive, send: Send) -> Source | None:
         """
-        Have events handled until the last, which is returned.
+        Be ready for the first event; None for whoever may not come in, and was told so.
+        """
+        self.scope = scope
+        if self._fairway_closing:
+            # One instance may serve one scope after another.
+            self._fairway_closing = False
+        self.base_send = async_to_sync(send) if self._sync else send
+        if self.login_required and not await self.__admit(receive, send):
+            return None
+        if connect_limits() and not await admit_connect(scope, receive, send):
+            return None
+        limits = message_limits(type(self))
+        self.channel_layer = get_channel_layer(self.channel_layer_alias)
+        if self.channel_layer is not None:
+            self.channel_name = await self.channel_layer.new_channel()
+        source = self._fairway_open_source(receive, send)
+        self.__attached = source.attached
+        return source if limits is None else count_messages(source, limits, self, send)
 
-        Hot path: once per message.
+    def __enter_roll(self) -> None:
         """
-        next_event = source.next_event
-        while True:
-            event = await next_event()
-            if isinstance(event, dict):
-                if event.get("type") in LAST_EVENTS:
-                    return event
-                message: Message | None = event
-            else:
-                message = source.unpack(event)
-            # What still lies here when the consumer closed the socket itself has no answer.
-            if message is None or self._fairway_closing:
-                continue
-            try:
-                await self.dispatch(message)
-            except ClientDisconnected:
-                # Sent to a peer that is gone: the event that says so is next.
-                continue
-            except ChannelLayerUnavailable as error:
-                if not source.tolerant or (message is event and message["type"] in BEGINNINGS):
-                    raise
-                bear(self, error)
-            except NoHandler as error:
-                if message is event or not source.tolerant or error.message is not message:
-                    raise
-                report(self, error)
+        Have the connection closed when the login ends that it may have.
+        """
+        if "user" in self.scope or "session" in self.scope:
+            name = None if self.channel_layer is None else self.channel_name
+            revocation.enter(self.scope, name, self.channel_layer_alias)
+
+    async def __ends_well(self, error: BaseException, source: Source, send: Send) -> bool:
+        """
+        See to the end by an exception; whether it was in order, and nothing is to be said of it.
+        """
+        if isinstance(error, StopConsumer):
+            await self.__leave_groups()
+            return True
+        if isinstance(error, ChannelLayerUnavailable):
+            last = await turn_away(self, send, error) if source.tolerant else None
+            if last is not None:
+                await self.__end(last)
+                return True
+        else:
+            explain(error)
+        await self.__fail(error, source)
+        return False
+
+    def __bears(self, error: Exception, message: Message, event: Any, *, tolerant: bool) -> bool:
+        """
+        Whether this consumer goes on although a message was not handled to its end; said if so.
+        """
+        if isinstance(error, ClientDisconnected):
+            # Sent to a peer that is gone: the event that says so is next.
+            return True
+        if not tolerant:
+            return False
+        if isinstance(error, NoHandler):
+            if message is event or error.message is not message:
+                return False
+            report(self, error)
+        elif isinstance(error, ChannelLayerUnavailable):
+            if message is event and message["type"] in BEGINNINGS:
+                return False
+            bear(self, error)
+        return True
 
     async def dispatch(self, message: Message) -> None:
         """

@@ -10,6 +10,7 @@ side is the table ``asgi_state.WEBSOCKET``, whose actions are methods here.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fairway.server.connection import Connection
-    from fairway.types import Extension, Message, Scope
+    from fairway.types import Message, Scope
 
 __all__ = ["WebSocketExchange"]
 
@@ -60,6 +61,32 @@ PING = encode_ping(b"")
 # Looking a member up in its enum costs 50 ns on Python 3.11; these are met in each handshake.
 _CONNECTING, _OPEN, _GONE = State.CONNECTING, State.OPEN, State.GONE
 _OUTBOX_OPEN = OutboxState.OPEN
+
+_ENDS = ("configure", "inbox", "outbox", "receive")
+
+
+class SocketEnds(Mapping[str, Any]):
+    """
+    ``types.Extension`` of a WebSocket: read like a dict, of which only what is asked for is made.
+
+    Event-loop thread only.
+    """
+
+    __slots__ = ("_exchange",)
+
+    def __init__(self, exchange: WebSocketExchange) -> None:
+        self._exchange = exchange
+
+    def __getitem__(self, name: str) -> Any:
+        if name in _ENDS:
+            return getattr(self._exchange, name)
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_ENDS)
+
+    def __len__(self) -> int:
+        return len(_ENDS)
 
 
 class WebSocketExchange(Exchange):
@@ -115,13 +142,7 @@ class WebSocketExchange(Exchange):
         self.inbox.push({"type": "websocket.connect"})
         # One bound method, since a consumer tells by identity that nobody wraps it.
         self.receive = self.inbox.receive
-        extension: Extension = {
-            "outbox": self.outbox,
-            "inbox": self.inbox,
-            "receive": self.receive,
-            "configure": self.configure,
-        }
-        scope["extensions"] = {"websocket.http.response": {}, "fairway": extension}
+        scope["extensions"] = {"websocket.http.response": {}, "fairway": SocketEnds(self)}
 
     def configure(
         self,
