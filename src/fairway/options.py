@@ -266,7 +266,7 @@ class ServerOptions:
         minimum=1024,
     )
     latest_unsent_bytes_max: int = option(
-        16384, "The same where overflow is latest.", unit="bytes", minimum=1024
+        16384, "Bytes that it takes ahead where overflow is latest.", unit="bytes", minimum=1024
     )
     outbox_stall_timeout: float = option(
         30.0,
