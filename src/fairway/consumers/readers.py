@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from fairway.options import ServerOptions, overridden
 from fairway.types import Scope
 
-__all__ = ["configure_outbox", "outbox_settings"]
+__all__ = ["OF_WEBSOCKETS", "configure_outbox", "outbox_settings"]
 
 NAMES = ("overflow", "outbox_bytes_max")
 OF_WEBSOCKETS = (*NAMES, "compress")

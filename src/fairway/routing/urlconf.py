@@ -11,7 +11,7 @@ from django.urls import LocalePrefixPattern, URLPattern, URLResolver, get_resolv
 from django.utils.translation import get_language
 
 from fairway.exceptions import RouteNotFound
-from fairway.consumers.readers import outbox_settings
+from fairway.consumers.readers import OF_WEBSOCKETS, outbox_settings
 from fairway.ratelimits.limits import message_limits
 from fairway.routing.callables import consumer_class_of, is_http_consumer, is_socket_consumer
 from fairway.routing.hosts import Fixed, choose, chooser
@@ -132,7 +132,7 @@ class UrlconfRouter:
         tree = consumer_tree(choosing.urlconf if isinstance(choosing, Fixed) else None)
         for consumer_class in _consumer_classes(tree.sockets.children):
             message_limits(consumer_class)
-            outbox_settings(consumer_class)
+            outbox_settings(consumer_class, OF_WEBSOCKETS)
         for consumer_class in _consumer_classes(tree.requests.children):
             outbox_settings(consumer_class)
         follows_browser()
