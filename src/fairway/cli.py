@@ -21,15 +21,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, get_type_hints
 
 import django
+from django.core.management.base import CommandError
 
 import fairway
 from fairway.asgi import describe_routes, resolve_application
 from fairway.checks import require_shared_layers
 from fairway.conf import resolve_server_options
 from fairway.consumers.hints import describe
-from fairway.exceptions import ConfigurationError
+from fairway.exceptions import ConfigurationError, InvalidChannelLayerError
 from fairway.faults import Fault
-from fairway.layers.registry import bind, describe_default, release
+from fairway.layers.registry import bind, describe_default, get_channel_layer, release
 from fairway.logs import configure_logging, show_warnings
 from fairway.management import subcommands
 from fairway.options import ServerOptions
@@ -60,6 +61,7 @@ __all__ = [
     "life_of",
     "main",
     "make_threads",
+    "refuse_wrong_layer",
     "serve",
 ]
 
@@ -104,6 +106,19 @@ def describe_broken(error: Exception) -> str:
     Say in one line why a project cannot be loaded.
     """
     return f"the project cannot be loaded: {describe(error)}"
+
+
+def refuse_wrong_layer(alias: str) -> None:
+    """
+    Say in one line what is wrong with a channel layer without which a command cannot start.
+
+    Raises:
+        CommandError: Settings describe none.
+    """
+    try:
+        get_channel_layer(alias)
+    except InvalidChannelLayerError as error:
+        raise CommandError(f"{error} [{Fault.LAYER_INVALID}]", returncode=2) from error
 
 
 def given_flags(namespace: Mapping[str, Any]) -> dict[str, Any]:

@@ -297,6 +297,13 @@ async def test_wrong_layer(site: Site) -> None:
     site.configure('CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.core.Layer"}}')
     line = await refused(await site.manage("serve", "--port", "0"), "fairway.R112")
     assert "Cannot import BACKEND 'channels_redis.core.Layer' specified for default" in line
+    site.configure(
+        'CHANNEL_LAYERS = {"default": {"BACKEND": "fairway.layers.RedisChannelLayer", '
+        '"CONFIG": {"hosts": "redis://:secret@redis"}}}'
+    )
+    line = await refused(await site.manage("serve", "--port", "0"), "fairway.R112")
+    assert "hosts must be a list of Redis servers" in line
+    assert "secret" not in line
 
 
 def test_records() -> None:

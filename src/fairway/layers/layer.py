@@ -12,6 +12,7 @@ import asyncio
 import os
 from concurrent.futures import Future
 from dataclasses import fields
+from difflib import get_close_matches
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,7 +26,7 @@ from fairway.layers.hub import GROUP, Hub
 from fairway.options import IPCOptions, LayerOptions, Options, ProjectOptions, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from fairway.layers.brokers.base import Broker
     from fairway.types import Inbox, Outbox
@@ -436,9 +437,16 @@ def _as_it_is(directory: Path) -> Path:
     return directory
 
 
-def fill(areas: Sequence[type[Options]], values: dict[str, Any]) -> list[Any]:
+def fill(
+    areas: Sequence[type[Options]], values: dict[str, Any], others: Iterable[str] = ()
+) -> list[Any]:
     """
     Distribute values to the areas of options that have a field of the name.
+
+    Args:
+        areas: The areas.
+        values: The values by name.
+        others: Names that may have been meant, beside those of fields.
 
     Raises:
         TypeError: There is none.
@@ -446,8 +454,10 @@ def fill(areas: Sequence[type[Options]], values: dict[str, Any]) -> list[Any]:
     names = [{field.name for field in fields(area)} for area in areas]
     unknown = values.keys() - set().union(*names)
     if unknown:
-        known = ", ".join(sorted(set().union(*names)))
-        raise TypeError(f"unknown option {min(unknown)!r}; there are {known}")
+        known = sorted(set(others).union(*names))
+        near = get_close_matches(min(unknown), known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+        raise TypeError(f"unknown option {min(unknown)!r}; {hint}")
     return [
         area(**{name: value for name, value in values.items() if name in fields_of})
         for area, fields_of in zip(areas, names, strict=True)

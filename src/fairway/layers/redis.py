@@ -21,6 +21,14 @@ __all__ = ["RedisChannelLayer"]
 
 HINT = 'pip install "fairway[redis]"'
 
+NAMES = (
+    "channel_capacity", "hosts", "on_disconnect", "on_reconnect", "prefix",
+    "symmetric_encryption_keys", "url",
+)  # fmt: skip
+"""
+What may be meant beside fields of options.
+"""
+
 FORMATS = frozenset({"msgpack", "json"})
 """
 What channels_redis encodes messages as; here both mean Fairway's own way.
@@ -93,7 +101,7 @@ class RedisChannelLayer(ChannelLayer):
                 fault=Fault.LAYER_INVALID,
             ) from error
         given = {"expiry": expiry, "capacity": capacity, "namespace": namespace}
-        layer, redis, project = fill(self.areas, {**given, **limits})
+        layer, redis, project = fill(self.areas, {**given, **limits}, NAMES)
         validate(redis)
         validate(project)
         if serializer_format not in FORMATS:

@@ -12,7 +12,9 @@ import asyncio
 import os
 import socket
 import threading
+from collections.abc import Mapping
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any
 
 from django.conf import settings
@@ -41,6 +43,7 @@ __all__ = [
     "described_layers",
     "get_channel_layer",
     "release",
+    "takes_url",
 ]
 
 DEFAULT_CHANNEL_LAYER = "default"
@@ -144,17 +147,19 @@ class ChannelLayerManager:
             )
         if "BACKEND" not in described:
             raise InvalidChannelLayerError(f"No BACKEND specified for {name}")
-        path = described["BACKEND"]
+        path = str(described["BACKEND"])
         try:
             backend = import_string(OTHER_NAMES.get(path, path))
         except ImportError as error:
+            near = get_close_matches(path, [IPC, MEMORY, REDIS, *OTHER_NAMES], 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
             raise InvalidChannelLayerError(
-                f"Cannot import BACKEND {path!r} specified for {name}: {error}"
+                f"Cannot import BACKEND {path!r} specified for {name}: {error}{hint}"
             ) from error
         if not (isinstance(backend, type) and issubclass(backend, ChannelLayer)):
             return backend(**config)
         where = f"CONFIG of {name}"
-        if issubclass(backend, RedisChannelLayer) and _takes_url(config):
+        if issubclass(backend, RedisChannelLayer) and takes_url(config):
             config = {**config, "url": os.environ[REDIS_URL]}
             where += f", with url from the variable {REDIS_URL}"
         try:
@@ -287,7 +292,7 @@ def _given_options(backend: type[ChannelLayer]) -> dict[str, Any]:
     return given
 
 
-def _takes_url(config: dict[str, Any]) -> bool:
+def takes_url(config: Mapping[str, Any]) -> bool:
     """
     Whether a Redis layer names no server, and so uses the one of the environment.
     """

@@ -160,7 +160,9 @@ def test_options() -> None:
         ({"symmetric_encryption_keys": ""}, "must be a list of keys"),
         ({"on_disconnect": print}, "on_disconnect must be the type of a message"),
         ({"probe_interval": 0}, "probe_interval must be between"),
-        ({"prob_interval": 5}, "unknown option 'prob_interval'"),
+        ({"prob_interval": 5}, "unknown option 'prob_interval'; did you mean 'probe_interval'?"),
+        ({"host": [("a", 1)]}, "unknown option 'host'; did you mean 'hosts'?"),
+        ({"connection_kwargs": {}}, "unknown option 'connection_kwargs'; there are capacity,"),
         ({"namespace": "a/b"}, "namespace must be"),
     ],
 )

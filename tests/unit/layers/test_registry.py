@@ -119,6 +119,11 @@ def test_settings_of_all_layers_count_where_a_layer_says_nothing() -> None:
             "Cannot import BACKEND 'no.such.Layer' specified for default",
         ),
         ({"BACKEND": "fairway.layers.Nothing"}, "Cannot import BACKEND"),
+        (
+            {"BACKEND": "channels_redis.core.RedisLayer"},
+            r"did you mean 'channels_redis.core.RedisChannelLayer'\?",
+        ),
+        ({"BACKEND": None}, "Cannot import BACKEND 'None'"),
         ({"BACKEND": INMEMORY, "ROUTING": "x"}, "ROUTING key found for default"),
         (
             {"BACKEND": INMEMORY, "CONFIG": {"hosts": []}},

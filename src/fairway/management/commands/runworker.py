@@ -17,9 +17,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
 from fairway.asgi import import_application
-from fairway.cli import add_flags, given_flags
+from fairway.cli import add_flags, given_flags, refuse_wrong_layer
 from fairway.conf import resolve_server_options
-from fairway.exceptions import ConfigurationError, InvalidChannelLayerError
+from fairway.exceptions import ConfigurationError
 from fairway.faults import Fault
 from fairway.layers.layer import ChannelLayer
 from fairway.layers.registry import DEFAULT_CHANNEL_LAYER, channel_layers
@@ -61,6 +61,13 @@ class Command(BaseCommand):
             help="Channel layer to read, as in CHANNEL_LAYERS. Default: default.",
         )
         add_flags(parser, [one.name for one in fields(ServerOptions) if one.name not in FLAGS])
+
+    def execute(self, *args: Any, **options: Any) -> Any:
+        """
+        Have a wrong layer be the one thing that is said, before the system checks.
+        """
+        refuse_wrong_layer(options["layer"])
+        return super().execute(*args, **options)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """
@@ -141,10 +148,7 @@ def _layer(alias: str) -> Any:
             f"--layer {alias}: CHANNEL_LAYERS has no {alias!r}"
             f"{_nearest(alias, channel_layers.configs)} (there is {known})",
         )
-    try:
-        layer = channel_layers[alias]
-    except InvalidChannelLayerError as error:
-        _refuse(Fault.LAYER_INVALID, str(error))
+    layer = channel_layers[alias]
     if isinstance(layer, ChannelLayer) and layer.broker.alone:
         _refuse(
             Fault.WORKER_LAYER_ALONE,

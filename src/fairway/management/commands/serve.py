@@ -11,8 +11,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
 
-from fairway.cli import add_flags, describe_broken, given_flags, serve
+from fairway.cli import add_flags, describe_broken, given_flags, refuse_wrong_layer, serve
 from fairway.faults import Fault
+from fairway.layers.registry import DEFAULT_CHANNEL_LAYER
 from fairway.server.place import VARIABLE
 
 __all__ = ["Command"]
@@ -44,8 +45,10 @@ class Command(BaseCommand):
 
         Raises:
             CommandError: One found an error, or the project cannot be loaded; ``--traceback``
-                shows the whole way there.
+                shows the whole way there. Or there is no layer, told here and not by a warning
+                and an error.
         """
+        refuse_wrong_layer(DEFAULT_CHANNEL_LAYER)
         shown = self.stderr
         if VARIABLE in os.environ:
             self.stderr = OutputWrapper(StringIO())

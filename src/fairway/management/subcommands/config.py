@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json as json_format
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -16,7 +17,8 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from fairway import conf
-from fairway.exceptions import ConfigurationError
+from fairway.exceptions import ConfigurationError, InvalidChannelLayerError
+from fairway.faults import Fault
 from fairway.management.subcommands.tables import table
 from fairway.options import AREAS
 
@@ -60,14 +62,15 @@ def run(say: Callable[[str], Any], *, changed: bool, json: bool, **_: Any) -> No
     Show the options.
 
     Raises:
-        CommandError: Something is wrong with them; said behind the table.
+        CommandError: Something is wrong with them; said behind the table, where there is one.
     """
     try:
         readings = [each for area in AREAS for each in conf.readings(area)]
         unknown = [*conf.unknown_settings(), *conf.unknown_variables()]
-    except ConfigurationError as error:
-        raise CommandError(f"{error} [{error.fault}]") from error
-    layers = list(_layers())
+        layers = list(_layers())
+    except (ConfigurationError, InvalidChannelLayerError) as error:
+        fault = getattr(error, "fault", Fault.LAYER_INVALID)
+        raise CommandError(f"{error} [{fault}]") from error
     problems = [each.problem for each in readings if each.problem]
     problems += [_unknown(each) for each in unknown]
     shown = [each for each in readings if not changed or each.source != "default"]
@@ -115,11 +118,14 @@ def _layers() -> Iterator[Layer]:
     """
     Describe the channel layers, with stars for what should stay secret.
     """
-    from fairway.layers.registry import channel_layers
+    from fairway.layers.registry import OTHER_NAMES, REDIS, REDIS_URL, channel_layers, takes_url
 
     for alias, described in channel_layers.configs.items():
         config = described.get("CONFIG") or {}
-        yield Layer(alias, str(described.get("BACKEND", "(none)")), _without_secrets(config))
+        backend = str(described.get("BACKEND", "(none)"))
+        if OTHER_NAMES.get(backend, backend) == REDIS and takes_url(config):
+            config = {**config, f"url ({REDIS_URL})": os.environ[REDIS_URL]}
+        yield Layer(alias, backend, _without_secrets(config))
 
 
 def _without_secrets(value: Any) -> Any:
