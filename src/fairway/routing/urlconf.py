@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from django.urls import LocalePrefixPattern, URLPattern, URLResolver, get_resolver
 from django.utils.translation import get_language
 
-from fairway.exceptions import RouteNotFound
 from fairway.consumers.readers import OF_WEBSOCKETS, outbox_settings
+from fairway.exceptions import RouteNotFound
 from fairway.ratelimits.limits import message_limits
 from fairway.routing.callables import consumer_class_of, is_http_consumer, is_socket_consumer
 from fairway.routing.hosts import Fixed, choose, chooser
