@@ -3,7 +3,10 @@ Compress a message once for all who agreed to it, with a window of 4 KiB and not
 
 Decides: ``wire/deflate.py`` (``Deflate``), ``server/websocket.py`` (``accept``).
 Run: ``python experiments/deflate_broadcast.py``
-Result: RESULT
+Result: A broadcast to 1,000 sockets takes 1.06 times a plain one with messages of 200 bytes (227
+bytes as 142), the same with 1,000 (376) and 0.72 with 5,000 (1,444). To compress 1,000 bytes takes
+11 us with a new compressor of 29 KiB, as much with a copy or one of 256 KiB, and a tenth less with
+one that is kept and reset; that one would be held by the process, or by each socket.
 """
 
 from __future__ import annotations

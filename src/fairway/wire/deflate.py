@@ -39,8 +39,8 @@ _FIN: Final = 0x80
 _CONTROL: Final = 0x08
 _RSV1: Final = 0x40
 
-# A window of 4 KiB finds nearly all that repeats in a chat's message, and makes a compressor of
-# 29 KiB instead of 256, which costs a sixteenth to set up (experiments/deflate_broadcast.py).
+# A window of 4 KiB finds nearly all that repeats in one message, and makes a compressor of 29 KiB
+# for the moment instead of 256 (experiments/deflate_broadcast.py).
 _WINDOW_BITS: Final = 12
 _MEMORY_LEVEL: Final = 5
 _LEVEL: Final = 6
@@ -154,7 +154,7 @@ class Deflate:
         size = len(payload)
         if not self._bytes_min <= size <= self._bytes_max:
             return None
-        # Not kept: one that exists costs its memory, and resetting it as much as a new one.
+        # Not kept: one that exists costs its memory, and resetting it nearly as much as a new one.
         stream = zlib.compressobj(_LEVEL, zlib.DEFLATED, -self._window_bits, _MEMORY_LEVEL)
         body = (stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH))[: -len(_TAIL)]
         saved = size - len(body)
