@@ -132,7 +132,7 @@ static bool answer(const struct connection *connection, enum opcode opcode, cons
 /* Returns whether the connection goes on. */
 static bool on_frame(const struct connection *connection, const struct frame *frame)
 {
-    if (!frame->masked || !frame->final)
+    if (!frame->masked || !frame->final || frame->compressed)
         return false;
     apply_mask(frame->payload, frame->length, frame->mask);
     switch (frame->opcode) {

@@ -11,6 +11,9 @@
  *   idle     opens WebSockets and holds them (pings answered) until a line or the
  *            end of standard input
  *
+ * With --deflate it offers permessage-deflate, and every message has to be
+ * compressed and the same as the first one; what that says is for tests to check.
+ *
  * It checks every answer and gives up at the first one that is wrong or late:
  * a run with an error is no measurement. The CPU time of the processes named by
  * --pid is read by their own clocks, exactly at both ends of the measured
@@ -51,7 +54,7 @@ static struct {
     uint16_t port;
     const char *path;
     const char *stream;
-    bool cookie;
+    bool cookie, same, deflate;
     size_t connections;
     size_t bytes;    /* of a message; of the body in mode get */
     size_t burst;
@@ -85,7 +88,7 @@ static struct { uint64_t wall, server, own, operations; } result;
 
 /* One message or command, masked and ready to be sent. */
 static unsigned char outgoing[HEAD_LIMIT + PAYLOAD_LIMIT], *expected, *expected_event;
-static size_t outgoing_length;
+static size_t outgoing_length, expected_length;
 static const unsigned char MASK[4] = {0x5a, 0xc3, 0x17, 0x9e};
 
 static uint64_t read_clock(clockid_t id)
@@ -167,6 +170,7 @@ static void prepare_outgoing(void)
     if (!expected)
         fail("out of memory");
     memset(expected, 'x', PAYLOAD_LIMIT);
+    expected_length = asked.bytes;
     if (asked.mode == SSE) {
         expected_event = malloc(EVENT_HEAD + asked.bytes + EVENT_TAIL);
         if (!expected_event)
@@ -227,7 +231,8 @@ static void send_upgrade(struct connection *connection)
     int length = snprintf(request, sizeof request,
         "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%u\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Firefox/140.0\r\n"
         "Origin: http://127.0.0.1:%u\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-        "Sec-WebSocket-Key: %s\r\n\r\n", asked.path, asked.port, asked.port, connection->key);
+        "Sec-WebSocket-Key: %s\r\n%s\r\n", asked.path, asked.port, asked.port, connection->key,
+        asked.deflate ? "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n" : "");
     send_all(connection, request, (size_t)length);
 }
 
@@ -385,8 +390,11 @@ static void check_upgrade(const struct connection *connection, const unsigned ch
     const char *accept = header(head, length, "Sec-WebSocket-Accept", &value_length);
     if (!accept || value_length != ACCEPT_LENGTH || memcmp(accept, wanted, ACCEPT_LENGTH))
         fail("wrong Sec-WebSocket-Accept");
-    if (header(head, length, "Sec-WebSocket-Extensions", &value_length))
+    const char *extension = header(head, length, "Sec-WebSocket-Extensions", &value_length);
+    if (extension && !asked.deflate)
         fail("an extension was accepted that nobody offered");
+    if (asked.deflate && (!extension || strncasecmp(extension, "permessage-deflate", 18)))
+        fail("permessage-deflate was not accepted");
 }
 
 /* Returns the length of the whole response, or 0 if more must come. */
@@ -454,14 +462,27 @@ static size_t on_chunk(struct connection *connection, const unsigned char *data,
     return head + length + 2;
 }
 
+/* With --same the first message says what all others have to be. */
+static void expect_the_same(const struct frame *frame)
+{
+    static bool seen;
+    if (!seen) {
+        seen = true;
+        expected_length = frame->length;
+        memcpy(expected, frame->payload, frame->length);
+    }
+}
+
 static void on_message(struct connection *connection, const struct frame *frame)
 {
     if (asked.mode != ECHO && asked.mode != FANOUT)
         return;    /* greetings are allowed where nothing is asked */
-    if (frame->opcode != TEXT || !frame->final || frame->length != asked.bytes
+    if (asked.same)
+        expect_the_same(frame);
+    if (frame->opcode != TEXT || !frame->final || frame->length != expected_length || frame->compressed != asked.deflate
         || memcmp(frame->payload, expected, frame->length))
-        fail("not the expected text of %zu bytes: opcode %d, final %d, %zu bytes",
-             asked.bytes, frame->opcode, frame->final, frame->length);
+        fail("not the expected text of %zu bytes: opcode %d, final %d, compressed %d, %zu bytes",
+             expected_length, frame->opcode, frame->final, frame->compressed, frame->length);
     if (asked.mode == FANOUT) {
         on_delivery(connection);
         return;
@@ -614,7 +635,7 @@ static void run(void)
 
 static void __attribute__((noreturn)) usage(const char *wrong)
 {
-    fprintf(stderr, "load: %s\nusage: load echo|get|connect|fanout|sse|idle --port N [--path /] [--stream /] [--cookie]\n"
+    fprintf(stderr, "load: %s\nusage: load echo|get|connect|fanout|sse|idle --port N [--path /] [--stream /] [--cookie] [--same] [--deflate]\n"
                     "            [--connections 100] [--bytes 128] [--burst 1] [--warmup 0.5] [--seconds 2]\n"
                     "            [--patience 10] [--pid N]...\n", wrong);
     exit(2);
@@ -647,6 +668,7 @@ static void read_options(int argc, char **argv)
         {"connections", required_argument, NULL, 'n'}, {"bytes", required_argument, NULL, 'b'},
         {"burst", required_argument, NULL, 'k'},   {"warmup", required_argument, NULL, 'w'},
         {"seconds", required_argument, NULL, 's'}, {"pid", required_argument, NULL, 'c'},
+        {"same", no_argument, NULL, 'm'},          {"deflate", no_argument, NULL, 'd'},
         {"stream", required_argument, NULL, 'e'},  {"patience", required_argument, NULL, 't'},
         {0}};
     while (asked.mode <= IDLE && (argc < 2 || strcmp(argv[1], MODES[asked.mode])))
@@ -659,6 +681,8 @@ static void read_options(int argc, char **argv)
         case 'p': asked.port = (uint16_t)number(optarg, 1, 65535); break;
         case 'u': asked.path = optarg; break;
         case 'q': asked.cookie = true; break;
+        case 'm': asked.same = true; break;
+        case 'd': asked.deflate = asked.same = true; break;
         case 'n': asked.connections = (size_t)number(optarg, 1, 100000); break;
         case 'b': asked.bytes = (size_t)number(optarg, 0, PAYLOAD_LIMIT - HEAD_LIMIT); break;
         case 'k': asked.burst = (size_t)number(optarg, 1, 16); break;

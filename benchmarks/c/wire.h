@@ -111,6 +111,7 @@ struct frame {
     enum opcode opcode;
     bool final;
     bool masked;
+    bool compressed;    /* by permessage-deflate (RFC 7692) */
     unsigned char mask[4];
     unsigned char *payload;
     size_t length;    /* of the payload */
@@ -125,7 +126,7 @@ static enum parsed parse_frame(unsigned char *data, size_t available, struct fra
     if (available < 2)
         return INCOMPLETE;
     size_t head = 2, length = data[1] & 0x7f;
-    if (data[0] & 0x70 || length == 127)    /* extensions and 64-bit lengths: not offered, not used */
+    if (data[0] & 0x30 || length == 127)    /* other extensions and 64-bit lengths: not offered, not used */
         return INVALID;
     if (length == 126) {
         head = 4;
@@ -136,6 +137,7 @@ static enum parsed parse_frame(unsigned char *data, size_t available, struct fra
     frame->opcode = data[0] & 0x0f;
     frame->final = data[0] & 0x80;
     frame->masked = data[1] & 0x80;
+    frame->compressed = data[0] & 0x40;
     if (frame->masked) {
         if (available < head + 4)
             return INCOMPLETE;

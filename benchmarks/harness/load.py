@@ -112,7 +112,9 @@ def drive(
 
 
 @contextmanager
-def holding(server: Server, cores: Cores, connections: int, path: str) -> Iterator[None]:
+def holding(
+    server: Server, cores: Cores, connections: int, path: str, *options: str
+) -> Iterator[None]:
     """
     Hold that many idle WebSockets open.
 
@@ -120,7 +122,7 @@ def holding(server: Server, cores: Cores, connections: int, path: str) -> Iterat
         LoadError: They could not all be opened, or one was lost.
     """
     command = [str(build("load")), "idle", "--port", str(server.port), "--path", path]
-    command += ["--connections", str(connections)]
+    command += ["--connections", str(connections), *options]
     with pinned(cores.load):
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

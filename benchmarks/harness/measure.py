@@ -90,6 +90,8 @@ def sample_or_failure(task: Task, plan: Plan, cores: Cores, costs: Costs) -> Sam
 def figures(row: Row, repetitions: list[Repetition]) -> list[float]:
     """
     Return the row's figure of each repetition that has one: a ratio, or a value in its unit.
+
+    That is the task's own value, or how much it is above that of the other one.
     """
     found = []
     for samples in repetitions:
@@ -100,7 +102,11 @@ def figures(row: Row, repetitions: list[Repetition]) -> list[float]:
             found.append(sample.value / UNITS[row.unit])
             continue
         reference = samples.get(row.against)
-        if reference is not None and not reference.failed:
+        if reference is None or reference.failed:
+            continue
+        if row.more:
+            found.append((sample.value - reference.value) / UNITS[row.unit])
+        else:
             found.append(sample.value / reference.value)
     return found
 
@@ -109,7 +115,10 @@ def steady(block: Block, repetitions: list[Repetition]) -> bool:
     """
     Tell whether the quartiles of every row with a bar are close together.
     """
-    with_bar = (figures(row, repetitions) for row in block.rows if row.bar is not None)
+    # A difference may be next to nothing, so its quartiles are no share of it.
+    with_bar = (
+        figures(row, repetitions) for row in block.rows if row.bar is not None and not row.more
+    )
     return all(Spread.of(values).steady for values in with_bar if values)
 
 
@@ -189,10 +198,10 @@ def idle_memory(task: Task, server: Server, plan: Plan, cores: Cores) -> Sample:
     counted as room the others could take.
     """
     count = plan.idle_sockets or task.connections
-    with holding(server, cores, plan.warm_sockets, task.path):
+    with holding(server, cores, plan.warm_sockets, task.path, *task.options):
         time.sleep(plan.settle)
         before = server.memory()
-        with holding(server, cores, count, task.path):
+        with holding(server, cores, count, task.path, *task.options):
             time.sleep(plan.settle)
             after = server.memory()
     return Sample(value=round((after - before) / count, 1), operations=count)

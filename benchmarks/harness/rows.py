@@ -67,6 +67,7 @@ class Row:
         bar: The figure that must not be exceeded; None is for information.
         aim: The figure to come to.
         condition: Where the bar counts; None is everywhere.
+        more: Whether the figure is how much the task takes more, and not how many times as much.
     """
 
     title: str
@@ -76,6 +77,7 @@ class Row:
     bar: float | None = None
     aim: float | None = None
     condition: Condition | None = None
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,10 @@ same for every way of publishing, so one load generator drives them all.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import django
@@ -44,6 +46,20 @@ from fairway.asgi import application  # noqa: E402
 __all__ = ["application", "urlpatterns"]
 
 GROUP = "bench"
+
+
+@cache
+def prices(size: int) -> str:
+    """
+    Return JSON of about that size: names that come again and numbers that do not.
+    """
+    rows: list[dict[str, object]] = []
+    text = ""
+    while len(text) < size:
+        number = len(rows) * 7919 % 10_007
+        rows.append({"symbol": f"S{number}", "price": number / 100, "change": number % 17 - 8})
+        text = json.dumps(rows)
+    return text
 
 
 def read_command(text: str) -> tuple[str, int]:
@@ -80,6 +96,38 @@ class Broadcast(fairway.AsyncWebsocketConsumer):
         text, burst = read_command(text_data or "")
         for _ in range(burst):
             await fairway.abroadcast(GROUP, text)
+
+
+class Prices(fairway.AsyncWebsocketConsumer):
+    """
+    A group member that is sent JSON, as it is.
+    """
+
+    groups: Sequence[str] | None = (GROUP,)
+    compress = False
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """
+        Broadcast JSON of the size that the command asks for.
+        """
+        text, _ = read_command(text_data or "")
+        await fairway.abroadcast(GROUP, prices(len(text)))
+
+
+class CompressedPrices(Prices):
+    """
+    The same, compressed.
+    """
+
+    compress = True
+
+
+class CompressedIdle(fairway.AsyncWebsocketConsumer):
+    """
+    A socket that is left alone and would be sent compressed messages.
+    """
+
+    compress = True
 
 
 class Handler(fairway.AsyncWebsocketConsumer):
@@ -155,6 +203,9 @@ urlpatterns = [
     path("consumer-echo", Echo.as_asgi()),
     path("broadcast", Broadcast.as_asgi()),
     path("handler", Handler.as_asgi()),
+    path("prices", Prices.as_asgi()),
+    path("compressed-prices", CompressedPrices.as_asgi()),
+    path("compressed-idle", CompressedIdle.as_asgi()),
     path("events", Events.as_asgi()),
     path("http", Http.as_asgi()),
     path("idle", Idle.as_asgi()),

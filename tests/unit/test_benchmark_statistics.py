@@ -92,11 +92,13 @@ class TestRatios:
             ratios([1.0, 2.0], [1.0])
 
     def test_figures_of_a_row(self) -> None:
-        """A row against the floor is a ratio, a row against nothing counts KiB."""
+        """A row against the floor is a ratio or a difference, one against nothing counts KiB."""
         repetitions = [repetition(ours=3.0, floor=2.0), repetition(ours=9.0, floor=4.5)]
         memory = Row("memory", "ours", "", "KiB")
         assert figures(ROW, repetitions) == [1.5, 2.0]
         assert figures(memory, [repetition(ours=3072.0)]) == [3.0]
+        more = replace(memory, against="floor", more=True)
+        assert figures(more, [repetition(ours=3072.0, floor=2048.0)]) == [1.0]
 
     def test_failures_are_no_figures(self) -> None:
         """A repetition in which one side failed or took no part is left out."""

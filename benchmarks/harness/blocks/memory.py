@@ -32,6 +32,16 @@ FEW = (
     idle("consumer", "site", "/idle", "Fairway, consumer"),
     idle("auth", "site-auth", "/visitor", "Fairway, session and user looked at"),
     idle("bare", "bare", "/", "P, bare protocol"),
+    Task(
+        "deflate",
+        "site",
+        "idle",
+        "/compressed-idle",
+        SOCKETS,
+        ("--deflate",),
+        "KiB",
+        "Fairway, consumer, compression agreed",
+    ),
     *PEERS,
 )
 
@@ -52,6 +62,14 @@ BLOCKS = (
             Row("memory of an idle socket, consumer", "consumer", "", "KiB", bar=9.5, aim=7.0),
             Row("the same with session and user", "auth", "", "KiB", bar=13.0, aim=9.0),
             Row("memory of an idle socket, bare protocol", "bare", "", "KiB"),
+            Row(
+                "compression agreed: more than a consumer without",
+                "deflate",
+                "consumer",
+                "KiB",
+                bar=1.0,
+                more=True,
+            ),
             Row("memory of an idle socket of 15,000, ASGI", "15,000 asgi", "", "KiB"),
             Row("memory of an idle socket of 15,000, consumer", "15,000 consumer", "", "KiB"),
             Row("the same of 15,000 with session and user", "15,000 auth", "", "KiB"),

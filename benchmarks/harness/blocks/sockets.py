@@ -74,7 +74,7 @@ def other_size(members: int, rounds: int) -> tuple[Task, ...]:
             "fanout",
             "/handler",
             members,
-            (*MESSAGE, "--patience", "30"),
+            (*MESSAGE, "--patience", "60"),
             prefix=prefix,
             rounds=rounds,
             seconds=0.5,
@@ -147,6 +147,12 @@ CROWD = (
     ),
 )
 
+
+JSON = ("--bytes", "1000")
+DEFLATE = (
+    Task("deflate", "site", "fanout", "/compressed-prices", 1000, (*JSON, "--deflate")),
+    Task("plain", "site", "fanout", "/prices", 1000, (*JSON, "--same")),
+)
 
 BLOCKS = (
     Block(
@@ -245,5 +251,11 @@ BLOCKS = (
         ),
         (table("A message to 15,000 WebSockets of one process, per delivery", CROWD),),
         repeat=3,
+    ),
+    Block(
+        "deflate",
+        "delivery",
+        DEFLATE,
+        (Row("1 KB of JSON to 1,000 sockets, compressed", "deflate", "plain", "x", bar=1.3),),
     ),
 )
