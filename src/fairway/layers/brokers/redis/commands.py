@@ -90,7 +90,8 @@ class Commands:
         self._waiting: deque[_Command] = deque()
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._patient_until = self._loop.time() + timeout
+        self._attached_at = self._loop.time()
+        self._patient_until = self._attached_at + timeout
         self._trouble = f"redis at {name} is not connected yet"
         self._idle: asyncio.Future[None] | None = None
 
@@ -136,6 +137,7 @@ class Commands:
         Have a link, and send on it what waits.
         """
         self._link = link
+        self._attached_at = self._loop.time()
         while self._waiting:
             command = self._waiting.popleft()
             if command.future.done():
@@ -243,16 +245,35 @@ class Commands:
                 self._waiting.popleft(),
                 f"{self._trouble} (waited for {self._timeout:g} s, command_timeout)",
             )
-        if self._link is not None and self._sent and self._sent[0].deadline <= now:
-            for command in self._sent:
-                command.repeatable = command.repeatable and command.deadline > now
-            self._link.lose(f"no answer within {self._timeout:g} s (command_timeout)")
+        deadlines = [self._waiting[0].deadline] if self._waiting else []
+        if self._link is not None and self._sent:
+            deadlines.append(self._look_at_sent(self._link, now))
         self._tell_idle()
-        deadlines = [line[0].deadline for line in (self._sent, self._waiting) if line]
         if deadlines:
             self._timer = self._loop.call_at(
                 max(min(deadlines), now + PAUSE_SECONDS), self._look_at_deadlines
             )
+
+    def _look_at_sent(self, link: Link, now: float) -> float:
+        """
+        Give up what was sent and is late, and the link if that is its fault.
+
+        Returns:
+            When to look again.
+        """
+        text = f"no answer within {self._timeout:g} s (command_timeout)"
+        link_due = self._attached_at + self._timeout
+        if max(self._sent[0].deadline, link_due) <= now:
+            for command in self._sent:
+                command.repeatable = command.repeatable and command.deadline > now
+            link.lose(text)
+            return now + self._timeout
+        for command in self._sent:  # Of the link before: this one has time to answer.
+            if command.deadline > now:
+                return min(command.deadline, link_due)
+            if not command.future.done():
+                command.future.set_exception(ChannelLayerUnavailable(f"{self._trouble}; {text}"))
+        return link_due
 
     def _tell_idle(self) -> None:
         if self._idle is not None and not self._idle.done() and not (self._sent or self._waiting):

@@ -152,6 +152,29 @@ async def test_a_silent_server_is_given_up() -> None:
     assert line.attach().written == []
 
 
+async def test_a_new_link_is_not_blamed_for_the_one_before() -> None:
+    """
+    What is late by then fails in time, and its answer is not taken for that of another.
+    """
+    line = Line(timeout=0.2)
+    line.attach()
+    late = line.commands.execute("PUBLISH", "a", 1, repeatable=True)
+    await asyncio.sleep(0.15)
+    line.commands.detach(ChannelLayerUnavailable("cut"))
+    line.attach()
+    after = line.commands.execute("PUBLISH", "a", 2, repeatable=True)
+    with pytest.raises(ChannelLayerUnavailable, match="cut; no answer within"):
+        await late
+    assert not line.link.lost
+    for reply in (1, 2):
+        line.commands.on_reply(reply)
+    assert await after == 2
+    # One that is silent itself is given up when it has had its time.
+    line.commands.execute("PUBLISH", "a", 3, repeatable=True)
+    await line.link.ended.wait()
+    assert "command_timeout" in line.link.lost
+
+
 async def test_waiting_for_a_link_is_bounded() -> None:
     """
     Once a server has been away for that long, nobody waits for it any more.
