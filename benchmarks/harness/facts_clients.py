@@ -15,7 +15,7 @@ from typing import Self
 
 from benchmarks.harness.subjects import SubjectError
 
-__all__ = ["Crowd", "Socket", "http_get", "until"]
+__all__ = ["HANDSHAKE", "Crowd", "Socket", "http_get", "until"]
 
 HAPPENS_WITHIN = 20.0
 """
