@@ -18,7 +18,7 @@ __all__ = ["LoadError", "LoadResult", "drive", "holding"]
 
 # Opening the connections and the last answers, on top of warm-up and window. The load
 # generator has deadlines of its own, so this only ends one that is broken.
-EXTRA_SECONDS = 120.0
+EXTRA_SECONDS = 240.0
 
 
 class LoadError(Exception):
@@ -82,8 +82,8 @@ def drive(
     Raises:
         LoadError: An answer was wrong or late.
     """
-    command = [str(build("load")), mode, "--port", str(server.port), *options]
-    command += ["--warmup", str(warmup), "--seconds", str(seconds)]
+    command = [str(build("load")), mode, "--port", str(server.port)]
+    command += ["--warmup", str(warmup), "--seconds", str(seconds), *options]
     for pid in server.pids():
         command += ["--pid", str(pid)]
     with pinned(cores.load):

@@ -153,7 +153,7 @@ application = ProtocolTypeRouter(
             [
                 path("http", Http.as_asgi()),
                 path("events", Events.as_asgi()),
-                re_path("", get_asgi_application()),
+                re_path("", get_asgi_application()),  # type: ignore[arg-type]
             ]
         ),
         "websocket": URLRouter(

@@ -104,7 +104,7 @@ class Prices(fairway.AsyncWebsocketConsumer):
     """
 
     groups: Sequence[str] | None = (GROUP,)
-    compress = False
+    compress: bool | None = False
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """
@@ -119,7 +119,7 @@ class CompressedPrices(Prices):
     The same, compressed.
     """
 
-    compress = True
+    compress: bool | None = True
 
 
 class CompressedIdle(fairway.AsyncWebsocketConsumer):
@@ -127,7 +127,7 @@ class CompressedIdle(fairway.AsyncWebsocketConsumer):
     A socket that is left alone and would be sent compressed messages.
     """
 
-    compress = True
+    compress: bool | None = True
 
 
 class Handler(fairway.AsyncWebsocketConsumer):

@@ -77,12 +77,12 @@ def test_publishing(subject: str, path: str) -> None:
         assert_measured(brief(server, CORES, "sse", *options, *EVENTS))
         if subject == "site":
             assert_measured(brief(server, CORES, "get", "--path", "/http", "--bytes", "13"))
-            options = ("--bytes", "1000", "--connections", "4", "--path")
-            assert_measured(brief(server, CORES, "fanout", *options, "/prices", "--same"))
+            large = ("--bytes", "1000", "--connections", "4", "--path")
+            assert_measured(brief(server, CORES, "fanout", *large, "/prices", "--same"))
             deflate = ("/compressed-prices", "--deflate")
-            assert_measured(brief(server, CORES, "fanout", *options, *deflate))
+            assert_measured(brief(server, CORES, "fanout", *large, *deflate))
             with pytest.raises(LoadError, match="permessage-deflate was not accepted"):
-                brief(server, CORES, "fanout", *options, "/prices", "--deflate")
+                brief(server, CORES, "fanout", *large, "/prices", "--deflate")
 
 
 def test_a_django_page() -> None:
