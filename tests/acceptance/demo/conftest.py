@@ -134,9 +134,9 @@ async def two_servers(
 @of_module
 async def one_server(demo: Project) -> list[Place]:
     """
-    A server with two workers, and nothing beside it.
+    A server with two workers that compresses, and nothing beside it.
     """
-    place = Place(demo, "--workers", "2")
+    place = Place(demo, "--workers", "2", "--compress")
     await place.start()
     return [place]
 

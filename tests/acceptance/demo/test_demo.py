@@ -34,7 +34,8 @@ ECHO = """
   socket.onclose = (event) => reject(event.code);
   socket.onmessage = ({ data }) => {
     const came = binary ? new Uint8Array(data) : data;
-    resolve(came.length === size && (binary ? came.every((b, i) => b === sent[i]) : came === sent));
+    const same = binary ? came.every((b, i) => b === sent[i]) : came === sent;
+    resolve(came.length === size && same ? socket.extensions || "plain" : "changed");
     socket.onclose = null;
     socket.close();
   };
@@ -262,7 +263,18 @@ class TestEcho:
         Messages of a byte, of 64 KiB and of 1 MiB come back as they were.
         """
         page = await open_tab("/chat/")
-        assert await page.evaluate(ECHO, [size, binary])
+        assert await page.evaluate(ECHO, [size, binary]) == "plain"
+
+    @on_one_server
+    async def test_compressed(self, open_tab: OpenTab) -> None:
+        """
+        Where the server compresses, so does the browser, and both understand each other.
+        """
+        page = await open_tab("/chat/")
+        for size in (1, 600, 65_536, 1_048_576):
+            for binary in (False, True):
+                agreed = await page.evaluate(ECHO, [size, binary])
+                assert agreed.startswith("permessage-deflate;"), (size, binary, agreed)
 
     async def test_unicode(self, open_tab: OpenTab) -> None:
         """
