@@ -34,6 +34,7 @@ def cell(text: str) -> str:
 
 def spread_text(spread: Spread, digits: int) -> str:
     """
-    Return the quartiles of a figure.
+    Return the quartiles of a figure, and how far they are apart where that is a share of it.
     """
-    return f"{spread.lower:.{digits}f} to {spread.upper:.{digits}f} ({spread.width:.0%})"
+    quartiles = f"{spread.lower:.{digits}f} to {spread.upper:.{digits}f}"
+    return quartiles if spread.lower <= 0 else f"{quartiles} ({spread.width:.0%})"
