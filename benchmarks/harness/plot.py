@@ -15,9 +15,9 @@ from benchmarks.harness.standings import Standing
 
 __all__ = ["Panel", "draw"]
 
-WIDTH, GAP, PAD = 460, 24, 20
+WIDTH, GAP, PAD = 510, 16, 20
 COLUMNS = 2
-LABEL, BAR, LINE = 196, 200, 18
+LABEL, BAR, LINE = 244, 200, 18
 HEAD, FOOT = 26, 16
 INK, SOFT, GROUND, RULE = "#1f2933", "#52606d", "#ffffff", "#d9e0e6"
 OURS, THEIRS, REFERENCE = "#0b7285", "#a9b4bf", "#e0a030"

@@ -44,6 +44,7 @@ BROADCASTS = (
     fan_out("broadcast", "site", "/broadcast", title=BROADCAST),
     fan_out("bare", "bare", title=BARE),
     fan_out("floor", "floor", title=FLOOR),
+    fan_out("handler", "site", "/handler", title=HANDLER, rounds=3),
     fan_out("plain", "asgi", "/members", title=PLAIN, rounds=3),
     *beside(("picows", *SERVERS), "fanout", "/members", 1000, MESSAGE),
     *beside(CHANNELS, "fanout", "/handler", 1000, MESSAGE),
