@@ -242,13 +242,15 @@ class Outbox:
             if not flusher.scheduled:
                 flusher.schedule()
             return True
-        if (
-            type(queue) is list
-            and self.writable
-            and self._bytes <= self.bytes_max
-            and len(queue) <= MESSAGES_MAX
-        ):
-            # More of one turn, as below but without the calls.
+        if not self.writable:
+            pass
+        elif type(queue) is bytes:
+            # More of one turn, here and next: as below, but without the calls.
+            if len(queue) <= self.bytes_max:
+                self._queue = [queue, frame]
+                self._bytes = len(queue) + len(frame)
+                return True
+        elif type(queue) is list and self._bytes <= self.bytes_max and len(queue) <= MESSAGES_MAX:
             queue.append(frame)
             self._bytes += len(frame)
             return True

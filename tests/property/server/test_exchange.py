@@ -496,4 +496,4 @@ def server_frame(size: int) -> bytes:
 
 
 TestExchange = Exchange.TestCase
-TestExchange.settings = settings(max_examples=60, stateful_step_count=50)
+TestExchange.settings = settings(max_examples=100, stateful_step_count=50)
