@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias
 import httptools
 
 from fairway.exceptions import RemoteProtocolError
-from fairway.wire.request import Request, parse_head
+from fairway.wire.request import Request, check_line, parse_head
 from fairway.wire.response import LAST_CHUNK, encode_chunk, encode_head
 
 __all__ = [
@@ -70,6 +70,7 @@ class RequestDecoder:
         "_ended",
         "_fresh",
         "_keep_alive",
+        "_lined",
         "_remaining",
         "_scanned",
         "_upgraded",
@@ -83,6 +84,7 @@ class RequestDecoder:
         self._buffer: bytearray | None = None  # An unfinished head, or what follows a request.
         self._fresh = False  # Whether the latter: nobody has looked at it yet.
         self._scanned = 0  # How much of the head was found free of bare CR and LF.
+        self._lined = False  # Whether its first line was found complete, and right.
         self._blank = False  # Whether an empty line before the head was skipped.
         self._remaining = 0  # Bytes to come of a body of declared length.
         self._chunks: _ChunkedBody | None = None
@@ -153,7 +155,7 @@ class RequestDecoder:
         request = self._parse_head(bytes(source[:end]))
         self._keep_alive = request.keep_alive
         self._scanned = 0
-        self._blank = False
+        self._blank = self._lined = False
         if request.complete and not request.upgrade:
             self._finish(source, end)
             return [request]
@@ -193,6 +195,8 @@ class RequestDecoder:
         limit = self.head_bytes_max + 4
         size = min(len(source), limit)
         checked = size - 1 if source[size - 1] == 0x0D else size  # Its LF may yet come.
+        if not self._lined:
+            self._check_line(source, checked)
         if _is_torn(source, self._scanned, checked):
             raise RemoteProtocolError(_TORN)
         if size == limit:
@@ -202,6 +206,15 @@ class RequestDecoder:
         self._scanned = checked
         self._buffer = source if isinstance(source, bytearray) else bytearray(source)
         return []
+
+    def _check_line(self, source: bytes | bytearray, checked: int) -> None:
+        """
+        Judge the first line once it is there: who speaks another protocol may wait for an answer.
+        """
+        end = source.find(b"\r\n", max(self._scanned - 1, 0), checked) + 2
+        if end >= 2 and not _is_torn(source, self._scanned, end):
+            check_line(bytes(source[:end]))
+            self._lined = True
 
     def _parse_head(self, head: bytes) -> Request:
         """
@@ -214,6 +227,9 @@ class RequestDecoder:
             return parse_head(head)
         except RemoteProtocolError:
             # The same verdict as if the head had come byte by byte.
+            line = head[: head.find(b"\r\n") + 2]
+            if not _is_torn(line, 0, len(line)):
+                check_line(line)
             if _is_torn(head, 0, len(head)):
                 raise RemoteProtocolError(_TORN) from None
             raise

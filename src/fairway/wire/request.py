@@ -14,7 +14,7 @@ import httptools
 
 from fairway.exceptions import RemoteProtocolError
 
-__all__ = ["Request", "parse_head"]
+__all__ = ["Request", "check_line", "parse_head"]
 
 # Known methods need no decoding; llhttp decides which others there are.
 _METHODS: Final = {
@@ -134,6 +134,21 @@ class Request:
         return f"<Request {self.method} {self.target!r} HTTP/{self.version}>"
 
 
+def check_line(line: bytes) -> re.Match[bytes]:
+    """
+    Read the request line that some bytes begin with.
+
+    Raises:
+        RemoteProtocolError: It is none, or one of another version.
+    """
+    found = _REQUEST_LINE.match(line)
+    if found is None:
+        if _OTHER_VERSION.match(line):
+            raise RemoteProtocolError("expected http/1.0 or http/1.1", status=505)
+        raise RemoteProtocolError("malformed request line")
+    return found
+
+
 def parse_head(head: bytes) -> Request:
     """
     Parse one complete head, up to and with the empty line that ends it.
@@ -148,11 +163,7 @@ def parse_head(head: bytes) -> Request:
         known = _recall(head[cut + len(_VERSION) :], head[4:cut])
         if known is not None:
             return known
-    line = _REQUEST_LINE.match(head)
-    if line is None:
-        if _OTHER_VERSION.match(head):
-            raise RemoteProtocolError("expected http/1.0 or http/1.1", status=505)
-        raise RemoteProtocolError("malformed request line")
+    line = _REQUEST_LINE.match(head) or check_line(head)
     method, target, minor = line.groups()
     if method == b"CONNECT":
         raise RemoteProtocolError("connect is for proxies", status=501)

@@ -140,6 +140,24 @@ class TestBeginning:
         assert refusal(b"\r\n", first) == 400
         assert refusal(b"\r" + (first if first != b"\n" else b"\r")) == 400
 
+    @pytest.mark.parametrize(
+        ("line", "status"),
+        [
+            (b"SSH-2.0-OpenSSH_9.6\r\n", 400),
+            (b"HELO mail.example\r\n", 400),
+            (b"GET /\r\n", 400),
+            (b"GET / HTTP/2.0\r\n", 505),
+        ],
+    )
+    def test_another_protocol_is_refused_by_its_first_line(self, line: bytes, status: int) -> None:
+        """
+        It may wait for our answer before it sends more, or for good.
+        """
+        assert refusal(line) == status
+        assert refusal(*(bytes((byte,)) for byte in line)) == status
+        assert refusal(b"\r\n", line[:5], line[5:]) == status
+        assert decode(line[:-1]) == []
+
     @pytest.mark.parametrize("first", [b"A", b"Z", b"GET"])
     def test_a_letter_is_waited_for(self, first: bytes) -> None:
         """
