@@ -56,7 +56,8 @@ def open_session(cookies: Mapping[str, str]) -> SessionBase:
     """
     Make the session that the cookies name, unread; a new one if they name none.
     """
-    return merging_store()(_session_key(cookies, settings.SESSION_COOKIE_NAME))
+    name = settings.SESSION_COOKIE_NAME if cookies else ""
+    return merging_store()(_session_key(cookies, name))
 
 
 class CookieMiddleware:

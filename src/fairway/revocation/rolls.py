@@ -29,7 +29,11 @@ def enter(scope: Scope, channel: str | None, layer: str) -> None:
         layer: That layer's alias.
     """
     loop = asyncio.get_running_loop()
-    roll = next((each for each in _rolls if each.loop is loop), None) or _begin(loop)
+    for roll in _rolls:
+        if roll.loop is loop:
+            break
+    else:
+        roll = _begin(loop)
     roll.enter(scope, Member(scope, channel, layer))
 
 

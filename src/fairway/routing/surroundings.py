@@ -109,8 +109,17 @@ def _mount_point(scope: Scope) -> str:
     """
     Name where the application is mounted, without a slash at the end.
     """
-    prefix: str = settings.FORCE_SCRIPT_NAME or scope.get("root_path") or ""
+    prefix: str = _forced_prefix() or scope.get("root_path") or ""
     return prefix.rstrip("/")
+
+
+@cache
+def _forced_prefix() -> str | None:
+    """
+    Read the setting once: a look at one costs more than all else here.
+    """
+    prefix: str | None = settings.FORCE_SCRIPT_NAME
+    return prefix
 
 
 def _language(scope: Scope, *, localized: bool, prefixed: bool) -> str | None:
@@ -173,6 +182,7 @@ def _forget(**kwargs: Any) -> None:
     Look anew after a change of settings.
     """
     follows_browser.cache_clear()
+    _forced_prefix.cache_clear()
     _known.clear()
 
 
