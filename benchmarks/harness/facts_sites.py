@@ -62,11 +62,13 @@ def _serving(name: str, command: list[str], variables: Mapping[str, str]) -> Ite
     port = free_port()
     log = BUILD / f"{name}-{port}.log"
     BUILD.mkdir(exist_ok=True)
+    inherited = {**os.environ}
+    inherited.pop("DJANGO_SETTINGS_MODULE", None)  # The site brings its own.
     with tempfile.TemporaryDirectory(prefix="fairway-bench-") as directory, log.open("wb") as out:
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)],
             cwd=SERVERS,
-            env={**os.environ, "FAIRWAY_RUNTIME_DIR": directory, **variables},
+            env={**inherited, "FAIRWAY_RUNTIME_DIR": directory, **variables},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
