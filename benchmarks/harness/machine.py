@@ -29,6 +29,7 @@ PACKAGES = ("fairway", "Django", "asgiref", "httptools", "uvloop")
 TICK = 5.004
 DECAY = math.exp(-5 / 60)
 TICKS = 3
+MARGIN = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +57,15 @@ def wait_until_calm(patience: float) -> Load:
     program's own doing. How it falls says what others add to it.
     """
     started = time.monotonic()
-    first, renewed = os.getloadavg()[0], None
+    first, renewed, meanwhile = os.getloadavg()[0], None, None
     while True:
         now, waited = os.getloadavg()[0], time.monotonic() - started
         if renewed is None and (now != first or waited > TICK):
             first, renewed = now, time.monotonic()
-        ticks = 0 if renewed is None else int((time.monotonic() - renewed) / TICK)
-        meanwhile = load_of(first, now, ticks) if ticks >= TICKS else None
+        ticks, phase = divmod(time.monotonic() - (renewed or math.inf), TICK)
+        # Not close to a renewal, which may or may not be in the average yet.
+        if ticks >= TICKS and MARGIN < phase < TICK - MARGIN:
+            meanwhile = load_of(first, now, int(ticks))
         calm = now < CALM or (meanwhile is not None and meanwhile < CALM)
         if calm or waited >= patience:
             return Load(round(now, 2), round(waited, 1), meanwhile)

@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from benchmarks.harness import machine
 from benchmarks.harness.blocks import BLOCKS
 from benchmarks.harness.cores import same_distance
 from benchmarks.harness.machine import load_of
@@ -137,6 +138,47 @@ def test_load_of_the_wait() -> None:
     assert load_of(4.0, 4.0 * 0.7788, 3) == 0.0
     assert load_of(2.0, 2.0, 3) == 2.0
     assert load_of(0.0, 0.2212, 3) == 1.0
+
+
+class Machine:
+    """
+    A clock that goes on when slept on, and the kernel's average of the load on it.
+    """
+
+    def __init__(self, average: float, load: float) -> None:
+        self.seconds, self.average, self.load = 2.0, average, load
+
+    def monotonic(self) -> float:
+        """Give the time."""
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        """Go on, and renew the average where it is due."""
+        due = int(self.seconds / machine.TICK)
+        self.seconds += seconds
+        if int(self.seconds / machine.TICK) > due:
+            self.average = self.average * machine.DECAY + self.load * (1 - machine.DECAY)
+
+    def getloadavg(self) -> tuple[float, float, float]:
+        """Give the averages as the kernel writes them."""
+        return (round(self.average, 2), 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("average", "load", "waited"),
+    [(0.3, 0.0, (0, 0)), (4.0, 0.0, (15, 22)), (4.0, 1.0, (60, 61)), (1.0, 1.0, (60, 61))],
+)
+def test_calm_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, average: float, load: float, waited: tuple[float, float]
+) -> None:
+    """What was measured before is told from what others do, who are waited for."""
+    fake = Machine(average, load)
+    monkeypatch.setattr(machine, "time", fake)
+    monkeypatch.setattr(machine, "os", fake)
+    found = machine.wait_until_calm(60)
+    assert waited[0] <= found.waited <= waited[1]
+    if found.meanwhile is not None:
+        assert found.meanwhile == pytest.approx(load, abs=0.06)
 
 
 BLOCK = Block(
