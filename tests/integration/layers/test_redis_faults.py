@@ -90,13 +90,13 @@ async def test_a_server_that_stands_still_is_left_and_found_again() -> None:
                 await chatter.heard_by(members)
                 server.freeze()
                 await chatter.refuses()
-                # The probe has found the other connection dead by then, or finds it now.
+                # The probe may not have found the listening connections dead by then.
                 await until(lambda: not any(member.layer.broker.connected for member in members))
                 server.thaw()
                 await back_after(server, members)
                 await chatter.heard_by(members)
             assert chatter.slowest < BOUND_SECONDS
-            assert_whole(members, breaks=1)
+            assert_whole(members, breaks=None)
 
 
 async def test_a_cut_subscriber_is_subscribed_again() -> None:
@@ -234,6 +234,7 @@ async def test_who_joins_while_redis_is_away_has_joined_once_it_is_back() -> Non
                 await member.hear(group, {sender.name: last})
 
 
+@pytest.mark.one_loop
 async def test_what_is_sent_while_redis_is_away_is_heard_once_it_is_back() -> None:
     """A message that waited for Redis is not sent before those who listen are there again."""
     with redis_server() as server:
@@ -305,6 +306,7 @@ async def test_a_subscription_that_is_half_dead_is_found(fault: str) -> None:
             assert_whole(members, breaks=1)
 
 
+@pytest.mark.one_loop
 async def test_what_is_half_dead_is_found_with_the_other_half() -> None:
     """A new connection for commands has the listening one probed now, not after 30 s."""
     with redis_server() as server:
@@ -324,6 +326,7 @@ async def test_what_is_half_dead_is_found_with_the_other_half() -> None:
             assert_whole(members, breaks=1)
 
 
+@pytest.mark.one_loop
 async def test_a_connection_that_is_ended_at_once_comes_back_with_pauses(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -376,6 +379,7 @@ async def test_rights_that_are_taken_away_are_missed_and_found_again(
     assert len(told) == len(members)
 
 
+@pytest.mark.one_loop
 async def test_a_password_that_changes_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     """Whoever is refused with the old one tries on, without telling it, and is back with it."""
     with redis_server(requirepass="opensesame") as server:
@@ -394,6 +398,7 @@ async def test_a_password_that_changes_is_waited_for(caplog: pytest.LogCaptureFi
     assert "opensesame" not in caplog.text
 
 
+@pytest.mark.one_loop
 async def test_a_master_that_became_a_replica_is_left_for_where_its_name_leads() -> None:
     """Without Sentinels, who only sends to groups finds out by itself; nothing is lost by it."""
     with redis_server() as server:
