@@ -63,8 +63,12 @@ class Exchange(RuleBasedStateMachine):
     compared with that after each step. How much the transport gets when is the outbox's own affair.
     """
 
-    @initialize(room=st.sampled_from([0, 200, 10_000]), policy=st.sampled_from([*POLICIES]))
-    def open(self, room: int, policy: str) -> None:
+    @initialize(
+        room=st.sampled_from([0, 200, 10_000]),
+        policy=st.sampled_from([*POLICIES]),
+        late=st.integers(0, 3),
+    )
+    def open(self, room: int, policy: str, late: int) -> None:
         """
         A handshake has come; how much the kernel takes differs, and what a slow reader meets.
         """
@@ -105,8 +109,18 @@ class Exchange(RuleBasedStateMachine):
         self.handling_item = False
         self.disconnect: dict[str, Any] | None = None
         self.senders: list[asyncio.Task[None]] = []
+        if late:
+            self.accept()
 
     # -- to the peer
+
+    @rule(burst=st.lists(sizes, min_size=4, max_size=12))
+    def offer_many(self, burst: list[int]) -> None:
+        """
+        Fan-out offers several messages in one turn.
+        """
+        for size in burst:
+            self.offer(size)
 
     @rule(size=sizes)
     def offer(self, size: int) -> None:
