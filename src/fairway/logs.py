@@ -81,17 +81,18 @@ class StderrHandler(logging.StreamHandler[Any]):
             lines: What it says with ``INFO``, without line ends.
         """
         head = self._head(name)
-        together: list[str] = []
-        room = WRITE_BYTES_MAX
-        for line in lines:
-            # A character is four bytes at most.
-            size = len(head) + 1 + (len(line) if line.isascii() else 4 * len(line))
-            if size > room and together:
-                self._write(name, "".join(together))
-                together, room = [], WRITE_BYTES_MAX
-            together.append(f"{head}{line}\n")
-            room -= size
-        self._write(name, "".join(together))
+        text = head + f"\n{head}".join(lines) + "\n"
+        if len(text) <= WRITE_BYTES_MAX and text.isascii():
+            self._write(name, text)
+            return
+        data = text.encode(errors="backslashreplace")
+        begin = 0
+        while begin < len(data):
+            # Up to the last line's end that fits; a line that does not fit by itself is whole, too.
+            fits = data.rfind(b"\n", begin, begin + WRITE_BYTES_MAX)
+            end = 1 + (fits if fits >= 0 else data.index(b"\n", begin))
+            self._write(name, data[begin:end].decode())
+            begin = end
 
     def _head(self, name: str) -> str:
         """

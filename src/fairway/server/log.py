@@ -66,12 +66,12 @@ def subject(scope: Scope) -> str:
 
 def access(exchange: Exchange, status: int) -> None:
     """
-    Note the access log's line for one response.
+    Note the access log's line for one response. Hot path where that is on.
     """
     scope = exchange.scope
     client = scope.get("client")
-    host = client[0] if client else "-"
-    exchange.connection.worker.access_lines.add(host, subject(scope), status)
+    worker = exchange.connection.worker
+    worker.access_lines.add(client[0] if client else "-", subject(scope), status)
 
 
 def refused(scope: Scope, status: int, reason: str, fault: Fault) -> None:

@@ -124,6 +124,22 @@ async def test_no_write_is_torn(logger: logging.Logger, stream: Writes) -> None:
     assert found == [str(number) for number in range(200)]
 
 
+async def test_a_line_is_whole_whatever_its_length(logger: logging.Logger, stream: Writes) -> None:
+    """One that is longer than a write should be is a write by itself; nothing cannot be said."""
+    lines = AccessLines(asyncio.get_running_loop(), logger)
+    long = "x" * (WRITE_BYTES_MAX + 1)
+    for text in ("short", long, "\udc80", long):
+        lines.add("-", text, 200)
+    await asyncio.sleep(0)
+    written = [re.sub(LINE, "", text) for text in stream.writes]
+    assert written == [
+        "- short 200\n",
+        f"- {long} 200\n",
+        "- \\udc80 200\n",
+        f"- {long} 200\n",
+    ]
+
+
 async def test_lines_kept_are_bounded(logger: logging.Logger, stream: Writes) -> None:
     """A turn that answers very much writes before it ends."""
     lines = AccessLines(asyncio.get_running_loop(), logger)
