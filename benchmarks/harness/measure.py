@@ -28,6 +28,7 @@ __all__ = [
     "figures",
     "measure",
     "sample_or_failure",
+    "taking_part",
     "uses_peers",
     "uses_redis",
     "without_peers",
@@ -56,8 +57,7 @@ def measure(
         turn = len(repetitions)
         samples: Repetition = {}
         costs: Costs = {}
-        taking_part = [task for task in block.tasks if not task.rounds or turn < task.rounds]
-        for task in rotated(taking_part, turn):
+        for task in rotated(taking_part(block, plan, turn), turn):
             samples[task.name] = sample_or_failure(task, plan, cores, costs)
             report(describe(block, task, turn + 1, samples[task.name]))
         repetitions.append(samples)
@@ -72,6 +72,25 @@ def enough(block: Block, plan: Plan, repetitions: list[Repetition]) -> bool:
     return len(repetitions) >= least and (
         len(repetitions) >= plan.repeat_max or steady(block, repetitions)
     )
+
+
+def taking_part(block: Block, plan: Plan, turn: int) -> list[Task]:
+    """
+    Return the tasks of one repetition: in those beyond the least only what bars are measured by.
+    """
+    if turn >= plan.repeat:
+        needed = behind_bars(block)
+        return [task for task in block.tasks if task.name in needed]
+    return [task for task in block.tasks if not task.rounds or turn < task.rounds]
+
+
+def behind_bars(block: Block) -> set[str]:
+    """
+    Return the names of the tasks that a bar is measured by.
+    """
+    rows = [row for row in block.rows if row.bar is not None]
+    conditions = [row.condition for row in rows if row.condition is not None]
+    return {name for each in (*rows, *conditions) for name in (each.task, each.against)}
 
 
 def sample_or_failure(task: Task, plan: Plan, cores: Cores, costs: Costs) -> Sample:
@@ -133,8 +152,8 @@ def without_peers(block: Block) -> Block:
     """
     Return the block with those peers alone that a bar is measured by.
     """
-    bars = {name for row in block.rows if row.bar is not None for name in (row.task, row.against)}
-    kept = tuple(task for task in block.tasks if not task.peer or task.name in bars)
+    needed = behind_bars(block)
+    kept = tuple(task for task in block.tasks if not task.peer or task.name in needed)
     return replace(block, tasks=kept)
 
 

@@ -14,7 +14,7 @@ from benchmarks.harness import machine
 from benchmarks.harness.blocks import BLOCKS
 from benchmarks.harness.cores import same_distance
 from benchmarks.harness.machine import load_of
-from benchmarks.harness.measure import enough, figures, without_peers
+from benchmarks.harness.measure import enough, figures, taking_part, without_peers
 from benchmarks.harness.page import panels, render_page, write_page
 from benchmarks.harness.plan import Plan, Repetition, Sample
 from benchmarks.harness.report import render, verdict
@@ -228,6 +228,8 @@ class TestPeers:
         assert not enough(BLOCK, plan, [steady, unsteady])
         assert enough(BLOCK, plan, [steady, unsteady, steady, unsteady])
         assert enough(replace(BLOCK, repeat=1), plan, [steady])
+        parts = [[task.name for task in taking_part(BLOCK, plan, turn)] for turn in range(3)]
+        assert parts == [["ours", "floor", "theirs", "dead"], ["ours", "floor"], ["ours", "floor"]]
 
     def test_without_peers(self) -> None:
         """Those that a bar is measured by stay."""
