@@ -53,14 +53,26 @@ class CountingSource:
     Implements ``Source``. The consumer gets its ``websocket.disconnect`` with 1008 then.
     """
 
-    __slots__ = ("_address", "_consumer", "_inner", "_limits", "_send", "attached", "tolerant")
+    __slots__ = (
+        "_address",
+        "_by_address",
+        "_by_user",
+        "_consumer",
+        "_inner",
+        "_next_event",
+        "_send",
+        "attached",
+        "tolerant",
+    )
 
     def __init__(self, inner: Source, limits: Limits, consumer: Any, send: Send) -> None:
         self._inner = inner
-        self._limits = limits
+        self._next_event = inner.next_event
         self._consumer = consumer
         self._send = send
         self._address = address_of(consumer.scope)
+        self._by_address = None if self._address is None else limits.address
+        self._by_user = limits.user
         self.attached = inner.attached
         self.tolerant = inner.tolerant
 
@@ -79,31 +91,25 @@ class CountingSource:
 
     async def next_event(self) -> Any:
         """
-        See ``Source``.
+        See ``Source``. Hot path: once per message where a limit is set.
         """
         while True:
-            event = await self._inner.next_event()
+            event = await self._next_event()
             if not isinstance(event, dict) or event.get("type") != "websocket.receive":
                 return event
             # What still comes behind a close is nobody's any more, and not counted.
-            if not self._consumer._fairway_closing:  # noqa: SLF001 - kept for these modules
-                over = self._take()
-                if over is None:
-                    return event
-                await self._close(*over)
-
-    def _take(self) -> tuple[str, Buckets, Hashable] | None:
-        """
-        Count a message; give the limit that it is over.
-        """
-        address, user = self._limits
-        if address is not None and self._address is not None and address.take(self._address):
-            return "address", address, self._address
-        if user is None:
-            return None
-        # Looked at each time: a consumer may log in, or learn from a message who is there.
-        key = user_of(self._consumer.scope)
-        return ("user", user, key) if key is not None and user.take(key) else None
+            if self._consumer._fairway_closing:  # noqa: SLF001 - kept for these modules
+                continue
+            if self._by_address is not None and self._by_address.take(self._address):
+                await self._close("address", self._by_address, self._address)
+                continue
+            if self._by_user is None:
+                return event
+            # Looked at each time: a consumer may log in, or learn from a message who is there.
+            user = user_of(self._consumer.scope)
+            if user is None or not self._by_user.take(user):
+                return event
+            await self._close("user", self._by_user, user)
 
     async def _close(self, kind: str, buckets: Buckets, key: Hashable) -> None:
         """
