@@ -550,12 +550,12 @@ class HttpExchange(Exchange):
         Make the inbox: most requests have no body and nobody waits for their end.
         """
         connection = self.connection
-        self._inbox = Inbox(connection.worker.loop, 0, self._body_read)
+        self._inbox = Inbox(connection.worker.loop, 0, self)
         if self.state in (State.COMPLETE, State.GONE):
             self._inbox.disconnect({"type": "http.disconnect"})
         return self._inbox
 
-    def _body_read(self) -> None:
+    def message_read(self) -> None:
         """
         Go on reading once the application has caught up.
         """

@@ -11,16 +11,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fairway.queues import Expiring, ExpiringQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fairway.types import Message
 
 __all__ = ["Inbox"]
+
+
+class Reading(Protocol):
+    """
+    An exchange, as its inbox knows it.
+    """
+
+    def message_read(self) -> None:
+        """
+        Read on, if reading was paused for what is read now.
+        """
 
 
 class Inbox:
@@ -39,10 +48,10 @@ class Inbox:
     __slots__ = (
         "_disconnect",
         "_events",
+        "_exchange",
         "_items",
         "_layer_turn",
         "_loop",
-        "_on_read",
         "_waiter",
         "_waits_for_layer",
         "capacity",
@@ -52,7 +61,7 @@ class Inbox:
     )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, capacity: int, on_read: Callable[[], None]
+        self, loop: asyncio.AbstractEventLoop, capacity: int, exchange: Reading | None
     ) -> None:
         """
         Make an empty inbox.
@@ -60,12 +69,12 @@ class Inbox:
         Args:
             loop: The loop everything here runs on.
             capacity: Layer messages held at most.
-            on_read: Called after the application took an event that had to wait, as long
+            exchange: Is told when the application took an event that had to wait, as long
                 as more may follow.
         """
         self._loop = loop
         self.capacity = capacity
-        self._on_read = on_read
+        self._exchange = exchange
         self._events: deque[tuple[Message, int]] | None = None
         self._items: ExpiringQueue[Expiring] | None = None
         self._waiter: asyncio.Future[Any] | None = None
@@ -105,7 +114,7 @@ class Inbox:
         if self._disconnect is None:
             self._disconnect = event
             # Nobody is held back any more, and nothing here refers to the exchange.
-            self._on_read = _nothing
+            self._exchange = None
             waiter = self._waiter
             if waiter is not None and not waiter.done():
                 self._waiter = None
@@ -200,7 +209,8 @@ class Inbox:
         self.unread_messages -= 1
         if not self._events:
             self._events = None
-        self._on_read()
+        if self._exchange is not None:
+            self._exchange.message_read()
         return event
 
     def _wait(self, *, layer: bool) -> asyncio.Future[Any]:
@@ -240,9 +250,3 @@ class Inbox:
             if self._items is None:
                 self._items = ExpiringQueue(self.capacity)
             self._items.put_back(thing)
-
-
-def _nothing() -> None:
-    """
-    Stand in for an exchange whose peer has gone.
-    """

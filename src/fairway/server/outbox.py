@@ -14,7 +14,7 @@ import asyncio
 import sys
 from enum import Enum
 from time import monotonic
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from fairway import metrics
 from fairway.wire import codes
@@ -59,6 +59,28 @@ class OutboxState(Enum):
 
 
 _OPEN = OutboxState.OPEN
+
+
+class Ending(Protocol):
+    """
+    An exchange, as its outbox knows it.
+    """
+
+    def end(self, code: int, reason: str = "") -> None:
+        """
+        End by decision of the server.
+        """
+
+
+class Holding(Protocol):
+    """
+    A transport, as an outbox knows it.
+    """
+
+    def get_write_buffer_size(self) -> int:
+        """
+        Count the bytes that the kernel has not taken yet.
+        """
 
 
 class Flusher:
@@ -158,12 +180,12 @@ class Outbox:
         "_early",
         "_early_bytes_max",
         "_early_max",
-        "_end",
+        "_exchange",
         "_flusher",
         "_late_pong",
         "_overflowing",
         "_queue",
-        "_transport_bytes",
+        "_transport",
         "_write",
         "bytes_max",
         "format",
@@ -175,7 +197,7 @@ class Outbox:
         self,
         flusher: Flusher,
         options: ServerOptions,
-        end: Callable[[int, str], None],
+        exchange: Ending,
         format: Format = websocket_frame,  # noqa: A002 - the wire format, as everywhere here
     ) -> None:
         """
@@ -184,11 +206,13 @@ class Outbox:
         Args:
             flusher: The worker's flusher.
             options: The limits.
-            end: Ends the exchange with a close code and a reason, by ``finish`` if it is open.
+            exchange: What ends with a close code and a reason, by ``finish`` if it is open.
             format: How prepared messages leave here.
         """
         self._flusher = flusher
-        self._end = end
+        # Not their bound methods, of which each would cost a connection at rest 64 bytes.
+        self._exchange: Ending | None = exchange
+        self._transport: Holding | None = None
         self._overflowing = False
         self._early: list[bytes] | None = None
         self._early_max = options.early_messages_max
@@ -197,7 +221,6 @@ class Outbox:
         self._bytes = 0
         self._late_pong: bytes | None = None
         self._write: Callable[[bytes], None] = _write_nowhere
-        self._transport_bytes: Callable[[], int] = _no_bytes
         self.bytes_max = options.outbox_bytes_max
         self.format: Format = format
         self.state = OutboxState.CONNECTING
@@ -217,7 +240,9 @@ class Outbox:
         """
         queue = self._queue
         queued = 0 if queue is None else len(queue) if type(queue) is bytes else self._bytes
-        return queued if self.writable else queued + self._transport_bytes()
+        if self.writable or self._transport is None:
+            return queued
+        return queued + self._transport.get_write_buffer_size()
 
     def offer(self, prepared: Prepared) -> bool:
         """
@@ -322,7 +347,7 @@ class Outbox:
     def open(
         self,
         write: Callable[[bytes], None],
-        transport_bytes: Callable[[], int],
+        transport: Holding,
         *,
         writable: bool,
     ) -> None:
@@ -331,11 +356,11 @@ class Outbox:
 
         Args:
             write: Writes bytes of the switched protocol.
-            transport_bytes: Counts the bytes that the transport holds.
+            transport: Says how many of them it still holds.
             writable: Whether it holds none.
         """
         self._write = write
-        self._transport_bytes = transport_bytes
+        self._transport = transport
         self.writable = writable
         self.state = _OPEN
         for frame in self._early or ():
@@ -346,7 +371,8 @@ class Outbox:
         """
         See ``types.Outbox``: the peer and the application get the code.
         """
-        self._end(code, reason)
+        if self._exchange is not None:
+            self._exchange.end(code, reason)
 
     def finish(self, code: int, reason: str) -> None:
         """
@@ -382,13 +408,13 @@ class Outbox:
         self._early = self._queue = self._late_pong = None
         self.writable = False
         self._write = _write_nowhere
-        self._transport_bytes = _no_bytes
+        self._transport = None
 
     def release(self) -> None:
         """
         Forget the exchange; whoever still closes it is late.
         """
-        self._end = _end_nothing
+        self._exchange = None
 
     def flush(self, *, force: bool = False) -> bool:
         """
@@ -477,7 +503,7 @@ class Outbox:
         """
         if not self._overflowing:
             self._overflowing = True
-            self._flusher.loop.call_soon(self._end, codes.TRY_AGAIN_LATER, "too slow to keep up")
+            self._flusher.loop.call_soon(self.close, codes.TRY_AGAIN_LATER, "too slow to keep up")
 
     def _offer_early(self, prepared: Prepared) -> bool:
         """
@@ -501,16 +527,3 @@ def _write_nowhere(data: bytes) -> None:
     """
     Stand in for a transport that is not there yet, or gone.
     """
-
-
-def _end_nothing(code: int, reason: str) -> None:
-    """
-    Stand in for an exchange that is over.
-    """
-
-
-def _no_bytes() -> int:
-    """
-    Count the bytes of a transport that is not there.
-    """
-    return 0

@@ -88,7 +88,7 @@ class Stream:
         connection = exchange.connection
         worker = connection.worker
         self.outbox = worker.outbox_class(
-            worker.flusher, worker.options, self.end, connection.sink.event_format
+            worker.flusher, worker.options, self, connection.sink.event_format
         )
 
     @property
@@ -138,7 +138,7 @@ class Stream:
         options = connection.worker.options
         if self.outbox.conflates:
             limit_unsent(transport.get_extra_info("socket"), options.latest_unsent_bytes_max)
-        self.outbox.open(transport.write, transport.get_write_buffer_size, writable=sink.writable)
+        self.outbox.open(transport.write, transport, writable=sink.writable)
         if self._heartbeat:
             self._beat_at = connection.worker.loop.time() + self._heartbeat
             connection.expect_by(self._beat_at)

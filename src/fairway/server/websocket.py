@@ -137,8 +137,8 @@ class WebSocketExchange(Exchange):
         self._close_by = inf
         self._finish: Callable[[], None] | None = None
         self._refusal: tuple[int, list[tuple[bytes, bytes]]] | None = None
-        self.outbox = worker.outbox_class(worker.flusher, options, self.end)
-        self.inbox = Inbox(worker.loop, options.inbox_messages_max, self._message_read)
+        self.outbox = worker.outbox_class(worker.flusher, options, self)
+        self.inbox = Inbox(worker.loop, options.inbox_messages_max, self)
         self.inbox.push({"type": "websocket.connect"})
         # One bound method, since a consumer tells by identity that nobody wraps it.
         self.receive = self.inbox.receive
@@ -253,7 +253,7 @@ class WebSocketExchange(Exchange):
         cost = self._ahead + self.inbox.unread_messages * EVENT_BYTES
         return cost > self.connection.worker.options.receive_ahead_bytes
 
-    def _message_read(self) -> None:
+    def message_read(self) -> None:
         """
         Read again once the application has caught up.
         """
@@ -340,7 +340,7 @@ class WebSocketExchange(Exchange):
             limit_unsent(sock, options.latest_unsent_bytes_max)
         sink = connection.sink
         write = sink.switch(head)
-        self.outbox.open(write, connection.transport.get_write_buffer_size, writable=sink.writable)
+        self.outbox.open(write, connection.transport, writable=sink.writable)
         if options.ping_interval:
             self._ping_at = connection.worker.loop.time() + options.ping_interval
             connection.expect_by(self._ping_at)

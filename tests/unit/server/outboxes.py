@@ -47,8 +47,21 @@ class Peer:
         self.writes: list[bytes] = []
         self.ends: list[tuple[int, str]] = []
         make: type[Outbox] = POLICIES[options.overflow]
-        self.outbox = make(flusher, options, lambda code, reason: self.ends.append((code, reason)))
-        self.outbox.open(self.writes.append, lambda: 0, writable=True)
+        self.held = 0
+        self.outbox = make(flusher, options, self)
+        self.outbox.open(self.writes.append, self, writable=True)
+
+    def end(self, code: int, reason: str = "") -> None:
+        """
+        Note an end, as the exchange.
+        """
+        self.ends.append((code, reason))
+
+    def get_write_buffer_size(self) -> int:
+        """
+        Count what is held, as the transport.
+        """
+        return self.held
 
 
 def open_peers(turns: Turns, count: int, **options: Any) -> list[Peer]:

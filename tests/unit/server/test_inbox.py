@@ -31,7 +31,7 @@ class Reads:
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self) -> None:
+    def message_read(self) -> None:
         """
         Count one.
         """

@@ -218,7 +218,7 @@ class TestStates:
         What the transport holds is pending as well.
         """
         (peer,) = peers(1)
-        peer.outbox._transport_bytes = lambda: 100
+        peer.held = 100
         peer.outbox.writable = False
         peer.outbox.offer(Prepared(data=b"12345678"))
         assert peer.outbox.pending_bytes == 110
