@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from fairway import metrics
 from fairway.server import log
-from fairway.server.access import AccessLines
 from fairway.server.accept import BACKLOG, Acceptor, raise_descriptor_limit
+from fairway.server.access import AccessLines
 from fairway.server.board import SAMPLES_BYTES_MAX
 from fairway.server.clock import DateHeader
 from fairway.server.connection import Connection
