@@ -23,7 +23,11 @@ from tests.acceptance.demo.conftest import LogIn, OpenTab, Place, connected, unt
 from tests.acceptance.project import Project, descendants
 from tests.integration.layers.redis_server import RedisServer, until as wait_for
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.slow(60, "servers and browser of all of them begin with whichever is first"),
+]
 
 ECHO = """
 ([size, binary]) => new Promise((resolve, reject) => {
