@@ -4,7 +4,7 @@ More than one process: workers of one server, and channel layers between process
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.harness.blocks.common import MESSAGE, beside, fan_out, table
 from benchmarks.harness.pair import PEER_LAYERS
@@ -93,7 +93,6 @@ REDIS = (
     *beside(
         (
             "channels-uvicorn-core",
-            "channels-daphne",
             "channels-daphne-pubsub",
             "channels-daphne-core",
         ),
@@ -102,6 +101,10 @@ REDIS = (
         1000,
         (*MESSAGE, "--patience", "30"),
         rounds=2,
+    ),
+    *(
+        replace(task, title="Channels on Daphne, in memory")
+        for task in beside(("channels-daphne",), "fanout", "/handler", 1000, MESSAGE, rounds=2)
     ),
 )
 PUBSUB = "channels-uvicorn-pubsub"
