@@ -88,9 +88,13 @@ def behind_bars(block: Block) -> set[str]:
     """
     Return the names of the tasks that a bar is measured by.
     """
-    rows = [row for row in block.rows if row.bar is not None]
-    conditions = [row.condition for row in rows if row.condition is not None]
-    return {name for each in (*rows, *conditions) for name in (each.task, each.against)}
+    needed = set()
+    for row in block.rows:
+        if row.bar is not None:
+            needed |= {row.task, row.against}
+            if row.condition is not None:
+                needed |= {row.condition.task, row.condition.against}
+    return needed
 
 
 def sample_or_failure(task: Task, plan: Plan, cores: Cores, costs: Costs) -> Sample:
