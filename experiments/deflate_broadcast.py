@@ -25,7 +25,7 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.timing import ROUNDS, compare, show
+from experiments.timing import ROUNDS, Peer, compare, show
 from fairway.options import ServerOptions
 from fairway.server.outbox import Flusher, Outbox
 from fairway.wire.deflate import Deflate
@@ -120,8 +120,8 @@ async def broadcast(size: int, count: int) -> dict[str, float]:
         near.setblocking(False)
         far.setblocking(False)
         transport, _ = await loop.create_connection(asyncio.Protocol, sock=near)
-        outbox = Outbox(flusher, ServerOptions(), lambda code, reason: None)
-        outbox.open(transport.write, transport.get_write_buffer_size, writable=True)
+        outbox = Outbox(flusher, ServerOptions(), Peer())
+        outbox.open(transport.write, transport, writable=True)
         outboxes.append(outbox)
 
     async def once(format: Format, text: str) -> int:  # noqa: A002 - the wire format

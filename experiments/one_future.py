@@ -34,7 +34,7 @@ def main(count: int = 10_000) -> dict[str, float]:
         loop = runner.get_loop()
 
         async def by_inbox(times: int) -> None:
-            inbox = Inbox(loop, 100, lambda: None)
+            inbox = Inbox(loop, 100, None)
             for _ in range(times):
                 loop.call_soon(inbox.push, EVENT)
                 await inbox.next_event()
@@ -61,7 +61,7 @@ def main(count: int = 10_000) -> dict[str, float]:
         ways = {"inbox": by_inbox, "asyncio.Queue": by_queue, "two queues, tasks": by_two_tasks}
         figures = compare({name: run(way) for name, way in ways.items()}, count)
     memory = {
-        "inbox at rest": size(lambda: Inbox(loop, 100, id)),  # type: ignore[arg-type]
+        "inbox at rest": size(lambda: Inbox(loop, 100, None)),
         "deque at rest": size(deque),
         "asyncio.Queue at rest": size(asyncio.Queue),
     }

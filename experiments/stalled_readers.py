@@ -22,7 +22,7 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.timing import show
+from experiments.timing import Peer, show
 from fairway.options import ServerOptions
 from fairway.server.outbox import Flusher, Outbox
 from fairway.server.overflow import POLICIES
@@ -83,8 +83,8 @@ class Readers:
         for near, far in self._pairs:
             near.setblocking(False)
             far.setblocking(False)
-            outbox = Outbox(flusher, ServerOptions(), lambda code, reason: None)
-            outbox.open(near.send, lambda: 0, writable=True)
+            outbox = Outbox(flusher, ServerOptions(), Peer())
+            outbox.open(near.sendall, Peer(), writable=True)
             self._outboxes.append(outbox)
             flusher.loop.add_reader(far, self._take, far)
 
@@ -127,8 +127,8 @@ def behind(flusher: Flusher, policy: str) -> Outbox:
     """
     Make the outbox of a reader who takes nothing.
     """
-    outbox = POLICIES[policy](flusher, ServerOptions(), lambda code, reason: None)
-    outbox.open(lambda data: None, lambda: 65536, writable=False)
+    outbox = POLICIES[policy](flusher, ServerOptions(), Peer())
+    outbox.open(lambda data: None, Peer(65536), writable=False)
     for _ in range(BACKLOGS[policy]):
         outbox.offer(Prepared(text="x" * 1200))
     return outbox

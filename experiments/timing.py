@@ -1,5 +1,5 @@
 """
-What the experiments share: ways of doing one thing, timed side by side.
+What the experiments share: ways of doing one thing, timed side by side; the ends of an outbox.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-__all__ = ["compare", "show"]
+__all__ = ["Peer", "compare", "show"]
 
 Way = Callable[[int], None]
 """
@@ -15,6 +15,29 @@ Does the thing as often as it is told.
 """
 
 ROUNDS = 5
+
+
+class Peer:
+    """
+    Stands for the exchange and the transport of an outbox.
+
+    Attributes:
+        held: Bytes that the kernel has not taken.
+    """
+
+    def __init__(self, held: int = 0) -> None:
+        self.held = held
+
+    def get_write_buffer_size(self) -> int:
+        """
+        Give them.
+        """
+        return self.held
+
+    def end(self, code: int, reason: str = "") -> None:
+        """
+        Be ended.
+        """
 
 
 def compare(ways: Mapping[str, Way], count: int) -> dict[str, float]:
