@@ -73,6 +73,7 @@ def render(records: Mapping[str, Record]) -> str:
     Return the whole page.
     """
     measured, facts = measured_blocks(records), measured_facts(records)
+    runs: list[tuple[Block | Facts, Record]] = [*measured, *facts]
     return "\n".join(
         [
             INTRODUCTION,
@@ -93,8 +94,8 @@ def render(records: Mapping[str, Record]) -> str:
             COSTS,
             *table(TASK_HEAD, (cells for pair in measured for cells in task_cells(*pair))),
             "## Runs\n",
-            *table(RUN_HEAD, (run_cells(*pair) for pair in (*measured, *facts))),
-            *machines(record for _, record in (*measured, *facts)),
+            *table(RUN_HEAD, (run_cells(*pair) for pair in runs)),
+            *machines(record for _, record in runs),
         ]
     )
 
