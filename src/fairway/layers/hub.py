@@ -149,7 +149,12 @@ class Hub:
             envelope.verify()
         except ValueError as error:
             metrics.drops.add("malformed")
-            self._notices.say("malformed", "a message of the broker was dropped: %s", error)
+            self._notices.say(
+                "malformed",
+                "a message of the broker was dropped: %s. Hint: give all processes the same "
+                "symmetric_encryption_keys, or none, and one version of Fairway",
+                error,
+            )
             return
         if self._in_order(subject, group.hearing, envelope):
             self.fan_out(group, envelope)
