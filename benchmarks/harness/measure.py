@@ -107,7 +107,9 @@ def sample_or_failure(task: Task, plan: Plan, cores: Cores, costs: Costs) -> Sam
         # The last where its process went while its memory was read.
         if not task.peer:
             raise
-        return Sample(value=0.0, operations=0, failed=str(error).partition("\n")[0].rstrip(":"))
+        # What it printed as well is in its log.
+        first = str(error).partition("\n")[0]
+        return Sample(value=0.0, operations=0, failed=first.rpartition("; ")[0] or first)
 
 
 def figures(row: Row, repetitions: list[Repetition]) -> list[float]:
