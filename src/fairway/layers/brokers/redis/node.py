@@ -117,6 +117,7 @@ class Node:
         self._following: asyncio.Task[None] | None = None
         self._says_role = True
         self._read_only_at = 0.0
+        self._heard_since = 0.0
         self._sentinel = Sentinel(host, options.connect_timeout) if host.sentinels else None
         self._master = host.address
         self.commands = Commands(
@@ -291,15 +292,24 @@ class Node:
 
     async def _open_commands(self) -> Link:
         link = await self._open(self.commands.on_reply, "pub")
-        if self._begun and self._troubles.get("commands") is not None:
+        courtesy = min(self._options.retry_delay_max, COURTESY_SECONDS_MAX)
+        if self._begun and self._was_deaf(courtesy):
             # Who listens elsewhere is back a little later, and would miss what waits here.
-            courtesy = min(self._options.retry_delay_max, COURTESY_SECONDS_MAX)
             try:
                 await asyncio.wait([link.lost], timeout=courtesy)
             except BaseException:  # It is closed meanwhile, and the link is nobody's yet.
                 link.lose("closed")
                 raise
         return link
+
+    def _was_deaf(self, seconds: float) -> bool:
+        """
+        Whether nothing could be heard at some time in the last seconds: the server was away.
+        """
+        return (
+            self._troubles.get("listener") is not None
+            or self._loop.time() - self._heard_since < seconds
+        )
 
     async def _open_listener(self) -> Link:
         return await self._open(self.listener.on_reply, "sub")
@@ -496,6 +506,7 @@ class Node:
 
     def _on_gap(self, subject: str) -> None:
         if subject == self._probe_subject:
+            self._heard_since = self._loop.time()
             self._note("listener", None)
         else:
             self._tell_gap(subject)

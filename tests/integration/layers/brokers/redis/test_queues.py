@@ -541,7 +541,7 @@ class TestFaults:
         """
         Everything is read, in order and once, with links killed amid the requests.
         """
-        reader, pusher = await make(queue_poll=0.05), await make()
+        reader, pusher = await make(queue_poll=0.05, retry_delay_max=0.01), await make()
         await push(pusher, *numbers(400))
         cuts = 0
 
@@ -552,7 +552,7 @@ class TestFaults:
                     with suppress(AssertionError):  # It has ended meanwhile.
                         redis.cut(client)
                         cuts += 1
-                await asyncio.sleep(0.003)
+                await asyncio.sleep(0.01)
 
         task = asyncio.create_task(cut_for_ever())
         got = await pop(reader, 400)
@@ -568,7 +568,7 @@ class TestFaults:
         """
         What was taken is there; what raised may be there; nothing is there twice.
         """
-        pusher, reader = await make(), await make()
+        pusher, reader = await make(retry_delay_max=0.01), await make(retry_delay_max=0.01)
         taken: list[bytes] = []
         refused: list[bytes] = []
         for number in range(300):
