@@ -60,7 +60,11 @@ def subject(scope: Scope) -> str:
     """
     Name an exchange: ``WebSocket /ws/chat/`` or ``GET /``.
     """
-    kind = "WebSocket" if scope["type"] == "websocket" else scope.get("method", scope["type"])
+    kind = scope["type"]
+    if kind == "http":
+        kind = scope.get("method", kind)
+    elif kind == "websocket":
+        kind = "WebSocket"
     return f"{kind} {printable(scope.get('path', ''))}"
 
 
