@@ -515,12 +515,20 @@ class Outbox:
         if early is None:
             early = self._early = []
         frame = prepared.encode(self.format)
-        held = sum(map(len, early))
-        if len(early) >= self._early_max or (early and held + len(frame) > self._early_bytes_max):
+        if self._has_no_room(len(frame)):
             metrics.drops.add("before_accept")
             return False
         early.append(frame)
         return True
+
+    def _has_no_room(self, size: int) -> bool:
+        """
+        Whether another message of this size is too much before the handshake is accepted.
+        """
+        early = self._early
+        if not early:
+            return self._early_max < 1
+        return len(early) >= self._early_max or sum(map(len, early)) + size > self._early_bytes_max
 
 
 def _write_nowhere(data: bytes) -> None:

@@ -41,16 +41,18 @@ class Backlog(list["Piece"]):
 
     Attributes:
         droppable: How many of the rest may be dropped.
+        droppable_bytes: Their size.
         newest_bytes: Size of the newest of these.
     """
 
-    __slots__ = ("_droppable", "_rest", "droppable", "newest_bytes")
+    __slots__ = ("_droppable", "_rest", "droppable", "droppable_bytes", "newest_bytes")
 
     def __init__(self, first: Iterable[Piece] = ()) -> None:
         super().__init__(first)
         self._rest: deque[bytes] = deque()
         self._droppable: deque[bool] = deque()
         self.droppable = 0
+        self.droppable_bytes = 0
         self.newest_bytes = 0
 
     def put(self, frame: bytes, *, droppable: bool) -> None:
@@ -59,6 +61,7 @@ class Backlog(list["Piece"]):
         """
         if droppable:
             self.droppable += 1
+            self.droppable_bytes += len(frame)
             self.newest_bytes = len(frame)
         elif not self._rest:
             self.append(frame)
@@ -74,8 +77,10 @@ class Backlog(list["Piece"]):
         """
         while not self._droppable.popleft():
             self.append(self._rest.popleft())
+        size = len(self._rest.popleft())
         self.droppable -= 1
-        return len(self._rest.popleft())
+        self.droppable_bytes -= size
+        return size
 
     @property
     def frames(self) -> int:
@@ -91,7 +96,9 @@ class Backlog(list["Piece"]):
         settled = sum(map(len, self))
         while self._rest and settled < size:
             frame = self._rest.popleft()
-            self.droppable -= self._droppable.popleft()
+            if self._droppable.popleft():
+                self.droppable -= 1
+                self.droppable_bytes -= len(frame)
             self.append(frame)
             settled += len(frame)
 
@@ -126,6 +133,14 @@ class DropOldestOutbox(Outbox):
             return super().send(frame)
         self._put(frame, droppable=False)
         return self.crowded()
+
+    def crowded(self) -> bool:
+        """
+        See ``Outbox``, but nobody waits for what may be dropped: of that there may always be more.
+        """
+        queue = self._queue
+        spare = queue.droppable_bytes if type(queue) is Backlog else 0
+        return (self.pending_bytes - spare) * 2 > self.bytes_max
 
     def shut(self) -> None:
         """
@@ -162,6 +177,17 @@ class DropOldestOutbox(Outbox):
         See ``Outbox``.
         """
         return super()._is_over() or self._has_many()
+
+    def _offer_early(self, prepared: Prepared) -> bool:
+        """
+        See ``Outbox``: for the newest the oldest make room here too.
+        """
+        if self.state is OutboxState.CONNECTING and self._early:
+            size = len(prepared.encode(self.format))
+            while self._early and self._has_no_room(size):
+                del self._early[0]
+                metrics.drops.add("before_accept")
+        return super()._offer_early(prepared)
 
     def _overflow(self) -> None:
         """

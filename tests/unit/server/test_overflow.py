@@ -192,6 +192,38 @@ class TestDropOldest:
         assert not peer.outbox.offer(Prepared(text="d"))
         turns.turn()
 
+    def test_nobody_waits_for_what_may_be_dropped(self, behind: Callable[[str], Peer]) -> None:
+        """
+        A sender waits for what is awaited alone: messages of a group may come without end.
+        """
+        peer = behind("drop_oldest")
+        for _ in range(10):
+            peer.outbox.offer(Prepared(data=bytes(98)))
+        assert not peer.outbox.send(frame(bytes(LIMIT // 2 - 4)))
+        assert peer.outbox.send(frame(b"x"))
+        assert peer.outbox.crowded()
+        read(peer)
+        assert not peer.outbox.crowded()
+
+    @pytest.mark.parametrize("policy", ["drop_oldest", "latest"])
+    @pytest.mark.parametrize(
+        "limits", [{"early_messages_max": 3}, {"early_messages_max": 9, "early_bytes_max": 10}]
+    )
+    def test_before_accept(self, turns: Turns, policy: str, limits: dict[str, int]) -> None:
+        """
+        Before the handshake is accepted the newest are kept too, and what they push out is counted.
+        """
+        options, before = ServerOptions(**limits), dropped("before_accept")
+        flusher = Flusher(turns, options)  # type: ignore[arg-type] # as much of a loop as it needs
+        outbox = POLICIES[policy](flusher, options, None)  # type: ignore[arg-type] # nobody ends it
+        writes: list[bytes] = []
+        for text in "abcde":
+            assert outbox.offer(Prepared(text=text))
+        assert dropped("before_accept") == before + 2
+        outbox.open(writes.append, None, writable=True)  # type: ignore[arg-type] # holds nothing
+        turns.turn()
+        assert b"".join(writes) == b"".join(frame(text, 0x1) for text in (b"c", b"d", b"e"))
+
 
 class TestLatest:
     """
