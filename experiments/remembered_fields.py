@@ -24,7 +24,7 @@ HEAD = (
     b"Accept-Encoding: gzip, br\r\nConnection: keep-alive\r\nReferer: http://example.org/\r\n"
 )
 # Fields that say who somebody is are never remembered.
-PRIVATE = HEAD + b"Cookie: sessionid=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n\r\n"
+PRIVATE = HEAD + b"Authorization: Bearer aaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n\r\n"
 PUBLIC = HEAD + b"X-Sessionid: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n\r\n"
 
 

@@ -13,7 +13,14 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "experiments"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "timing")
 
-FEW = {"unsent_bytes": 131_072, "switch_interval": 2, "redis_publish": 40, "thread_hop": 20}
+FEW = {
+    "path_steps": 400,
+    "redis_publish": 40,
+    "resting_connection": 20,
+    "switch_interval": 2,
+    "thread_hop": 20,
+    "unsent_bytes": 131_072,
+}
 """
 How often the thing is done where 200 times is too much, or is no number of times.
 """

@@ -4,6 +4,7 @@ The two faces of as_asgi(): an ASGI application, and a Django view that asks for
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 from typing import Any
@@ -21,7 +22,7 @@ from fairway.consumers import (
     SyncConsumer,
     WebsocketConsumer,
 )
-from fairway.consumers.application import application_of
+from fairway.consumers.application import application_of, shortcut
 from fairway.routing import single_callable
 from tests.unit.consumers.ends import FakeServer
 
@@ -65,6 +66,20 @@ def test_carries_what_channels_and_django_look_for() -> None:
     assert view.login_required is False
     assert "default" in view._non_atomic_requests
     assert "any other" in view._non_atomic_requests
+
+
+def test_a_shortcut_leaves_no_wrapper_out() -> None:
+    """
+    Only the application itself is passed by, and not what was made to look like it.
+    """
+
+    @functools.wraps(application)
+    async def wrapper(scope: Any, receive: Any, send: Any) -> None:
+        await application(scope, receive, send)
+
+    assert shortcut(application) is not application
+    assert shortcut(wrapper) is wrapper
+    assert shortcut(Greeter) is Greeter
 
 
 def test_is_an_application_to_servers() -> None:

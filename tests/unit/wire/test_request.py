@@ -197,7 +197,50 @@ class TestRepetition:
         """
         secret = b"secret of " + name
         request(head(name + b": " + secret))
-        assert not any(secret in fields for fields in request_module._repeated)
+        kept = [*request_module._repeated, *request_module._common]
+        assert not any(secret in fields for fields in kept)
+
+    @pytest.mark.parametrize("name", [b"Cookie", b"cookie", b"COOKIE"])
+    def test_a_cookie_keeps_its_place(self, name: bytes) -> None:
+        """
+        What stands around it is remembered, and it is each request's own.
+        """
+        for cookie in (b"a=1", b"a=2", b"a=2"):
+            told = request(head(b"V: 1", name + b": " + cookie, b"W: 1"))
+            fields = [(b"host", b"a"), (b"v", b"1"), (b"cookie", cookie), (b"w", b"1")]
+            assert told.headers == fields
+        assert request(head(b"V: 1", b"W: 1")).headers == [fields[0], fields[1], fields[3]]
+        assert request(head(b"Cookie: a=1", b"V: 1", b"W: 1")).headers[1] == (b"cookie", b"a=1")
+
+    def test_dropped_fields_move_no_cookie(self) -> None:
+        """
+        It stands where it came, whatever was dropped before it.
+        """
+        for cookie in (b"", b"Cookie: a=1", b"Cookie: a=2"):
+            fields = [b"X_A: 1", *([cookie] if cookie else []), b"U: 1"]
+            names = [name for name, _ in request(head(*fields)).headers]
+            assert names == [b"host", *([b"cookie"] if cookie else []), b"u"]
+
+    @pytest.mark.parametrize("cookie", [b"a=\x01", b"a=\x7f", b"a=1\r\n folded", b"a=\x00"])
+    def test_a_cookie_is_judged_each_time(self, cookie: bytes) -> None:
+        """
+        Beside fields that are known, too.
+        """
+        request(head(b"T: 1", b"Cookie: a=1"))
+        assert refusal(head(b"T: 1", b"Cookie: " + cookie)) == 400
+
+    def test_lines_of_many_clients_are_kept_once(self) -> None:
+        """
+        A scope at rest shares them; what differs from client to client is its own.
+        """
+        fields = (b"User-Agent: Browser/1", b"Sec-WebSocket-Key: x")
+        first, second = (
+            request(head(*fields, line=line)).headers
+            for line in (b"GET / HTTP/1.1", b"POST / HTTP/1.1")
+        )
+        assert first[1] is second[1]
+        assert first[2] == second[2]
+        assert first[2] is not second[2]
 
     def test_the_headers_are_each_requests_own(self) -> None:
         """
