@@ -206,14 +206,13 @@ class TestDropOldest:
         assert not peer.outbox.crowded()
 
     @pytest.mark.parametrize("policy", ["drop_oldest", "latest"])
-    @pytest.mark.parametrize(
-        "limits", [{"early_messages_max": 3}, {"early_messages_max": 9, "early_bytes_max": 10}]
-    )
-    def test_before_accept(self, turns: Turns, policy: str, limits: dict[str, int]) -> None:
+    @pytest.mark.parametrize(("messages", "size"), [(3, 100), (9, 10)])
+    def test_before_accept(self, turns: Turns, policy: str, messages: int, size: int) -> None:
         """
         Before the handshake is accepted the newest are kept too, and what they push out is counted.
         """
-        options, before = ServerOptions(**limits), dropped("before_accept")
+        before = dropped("before_accept")
+        options = ServerOptions(early_messages_max=messages, early_bytes_max=size)
         flusher = Flusher(turns, options)  # type: ignore[arg-type] # as much of a loop as it needs
         outbox = POLICIES[policy](flusher, options, None)  # type: ignore[arg-type] # nobody ends it
         writes: list[bytes] = []
