@@ -23,7 +23,7 @@ from fairway.layers.brokers.redis.broker import RedisBroker
 from fairway.layers.brokers.redis.commands import Commands, Refused
 from fairway.layers.brokers.redis.hosts import Address, Host
 from fairway.layers.brokers.redis.link import open_link
-from fairway.layers.brokers.redis.node import PROBE
+from fairway.layers.brokers.redis.probe import PROBE
 from fairway.layers.brokers.redis.queues import escape
 from fairway.layers.brokers.redis.sentinel import Sentinel
 

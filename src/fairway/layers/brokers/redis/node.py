@@ -3,8 +3,7 @@ One Redis server, or what Sentinels call one: a link for commands and a link to 
 
 Both are kept open by a ``Keeper`` each, independent of one another. Where the master is, is
 asked before every attempt and all the time, since a master that stands still ends no
-connection; a subscription that is only half alive is found by a probe: a message to a
-subject of our own that has to come back.
+connection.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,19 +22,14 @@ from fairway.layers.brokers.redis.hosts import Address, Host
 from fairway.layers.brokers.redis.keeper import Keeper
 from fairway.layers.brokers.redis.link import Link, open_link
 from fairway.layers.brokers.redis.listener import Listener
+from fairway.layers.brokers.redis.probe import Probe, look_at
 from fairway.layers.brokers.redis.sentinel import Sentinel
 from fairway.layers.notices import Notices
 from fairway.options import RedisOptions
 
-__all__ = ["PROBE", "Node"]
+__all__ = ["Node"]
 
 logger = logging.getLogger("fairway.layers")
-
-PROBE = "probe:"
-"""
-What the subject begins with on which a node hears itself; the project's name follows, then
-a dot and a number of its own, so that who uses a prefix at present can be told by its channels.
-"""
 
 READ_ONLY_SECONDS = 1.0
 """
@@ -110,10 +103,6 @@ class Node:
         self._troubles: dict[str, Exception | None] = {}
         self._begun = False
         self._loop = asyncio.get_running_loop()
-        self._probe_subject = f"{PROBE}{project}.{secrets.token_hex(6)}"
-        self._probe_heard: asyncio.Future[None] | None = None
-        self._probing: asyncio.Task[None] | None = None
-        self._probe_soon = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
         self._says_role = True
         self._read_only_at = 0.0
@@ -153,6 +142,15 @@ class Node:
             self._note_listener,
             tell_lost=True,
         )
+        self._probe = Probe(
+            project,
+            options,
+            self.listener,
+            self.publish,
+            lambda: self._listening.link,
+            self._ask_role,
+        )
+        self._probe_subject = self._probe.subject
 
     @property
     def connected(self) -> bool:
@@ -178,7 +176,7 @@ class Node:
         # Asked for last, so confirmed last.
         own = self.listener.subscribe(self._probe_subject)
         if own is not None:
-            own.add_done_callback(_retrieve)
+            own.add_done_callback(look_at)
         attempts = [self._commanding.start(), self._listening.start()]
         # Twice as long: where Sentinels are asked first, each step has its own deadline.
         await asyncio.wait(attempts, timeout=2 * self._options.connect_timeout)
@@ -193,8 +191,7 @@ class Node:
             if isinstance(refusal, Refused):
                 raise ConfigurationError(str(refusal), fault=Fault.LAYER_INVALID)
         self._begun = True
-        self._probe_soon.clear()
-        self._probing = asyncio.create_task(self._probe_for_ever())
+        self._probe.start()
         if self._sentinel is not None:
             self._following = asyncio.create_task(self._follow_for_ever())
 
@@ -202,9 +199,9 @@ class Node:
         """
         End after everything was answered, in bounded time.
         """
-        for task in (self._probing, self._following):
-            if task is not None:
-                task.cancel()
+        self._probe.stop()
+        if self._following is not None:
+            self._following.cancel()
         await self.commands.settle(timeout)
         self.commands.close()
         self.listener.close()
@@ -232,9 +229,9 @@ class Node:
         """
         End at once, on a loop that stood still.
         """
-        for task in (self._probing, self._following):
-            if task is not None:
-                task.cancel()
+        self._probe.stop()
+        if self._following is not None:
+            self._following.cancel()
         self._stop_keepers()
         self.commands.close()
         self.listener.close()
@@ -382,7 +379,7 @@ class Node:
         """
         if error is None:
             # What ended the one before may have left the other half dead.
-            self._probe_soon.set()
+            self._probe.hurry()
         self._note("commands", error)
 
     def _note_listener(self, error: Exception | None) -> None:
@@ -422,61 +419,6 @@ class Node:
             # Its name may mean another server by now.
             self._commanding.lose("the server takes no writes")
 
-    async def _follow_for_ever(self) -> None:
-        """
-        Ask the Sentinels again and again whether the master is another one.
-        """
-        while True:
-            await asyncio.sleep(MASTER_SECONDS)
-            try:
-                await self._locate()
-            except (ChannelLayerUnavailable, ConfigurationError) as error:
-                self._notices.say("sentinel", "%s [%s]", error, Fault.REDIS_AWAY)
-            except Exception:
-                logger.exception("the Sentinels could not be asked")
-
-    # --- The probe ---------------------------------------------------------------------------
-
-    async def _probe_for_ever(self) -> None:
-        """
-        Probe now and then, and whenever the link for commands is another one.
-        """
-        while True:
-            try:
-                async with asyncio.timeout(self._options.probe_interval):
-                    await self._probe_soon.wait()
-            except TimeoutError:
-                pass
-            self._probe_soon.clear()
-            try:
-                await self._probe()
-                await self._ask_role()
-            except ChannelLayerUnavailable:
-                pass  # The keepers know.
-            except Exception:
-                logger.exception("a connection to Redis could not be probed")
-
-    async def _probe(self) -> None:
-        """
-        See whether a message to ourselves comes back, and give up the listening link if not.
-        """
-        link = self._listening.link
-        if link is None:
-            return
-        known = self.listener.subscriptions.get(self._probe_subject)
-        subscribed = known is not None and known.confirmed
-        heard = self._probe_heard = self._loop.create_future()
-        alive = self.listener.ping()
-        alive.add_done_callback(_retrieve)
-        try:
-            await self.publish(self._probe_subject, b"")
-        except ChannelLayerUnavailable:
-            subscribed = False  # Which says nothing of the listening link.
-        expected = {alive, heard} if subscribed else {alive}
-        _, missing = await asyncio.wait(expected, timeout=self._options.command_timeout)
-        if missing and link is self._listening.link:
-            link.lose("the subscription is dead, a message to itself did not come back")
-
     async def _ask_role(self) -> None:
         """
         See whether the server that takes commands has become a replica meanwhile.
@@ -494,13 +436,27 @@ class Node:
             if role[0] == b"slave":
                 self._on_read_only()
 
+    async def _follow_for_ever(self) -> None:
+        """
+        Ask the Sentinels again and again whether the master is another one.
+        """
+        while True:
+            await asyncio.sleep(MASTER_SECONDS)
+            try:
+                await self._locate()
+            except (ChannelLayerUnavailable, ConfigurationError) as error:
+                self._notices.say("sentinel", "%s [%s]", error, Fault.REDIS_AWAY)
+            except Exception:
+                logger.exception("the Sentinels could not be asked")
+
+    # --- What is heard ------------------------------------------------------------------------
+
     def _hear(self, subject: str, payload: bytes) -> None:
         """
         Take a message. Hot path.
         """
         if subject == self._probe_subject:
-            if self._probe_heard is not None and not self._probe_heard.done():
-                self._probe_heard.set_result(None)
+            self._probe.heard()
         else:
             self._tell_heard(subject, payload)
 
@@ -510,14 +466,6 @@ class Node:
             self._note("listener", None)
         else:
             self._tell_gap(subject)
-
-
-def _retrieve(future: asyncio.Future[None]) -> None:
-    """
-    Look at a result that nobody may be waiting for any more.
-    """
-    if not future.cancelled():
-        future.exception()
 
 
 def _nothing(*told: object) -> None:
