@@ -243,7 +243,8 @@ async def measure(rounds: int) -> None:
     await bind(asyncio.get_running_loop())
     django_site.application.build()
     watch()
-    pages = Worker(ServerOptions(), asgi_app.application, None)
+    plain: Any = asgi_app.application
+    pages = Worker(ServerOptions(), plain, None)
     await get(pages, rounds, b"")
     show("get")
     await get(pages, rounds, b"Authorization: Bearer 0123456789\r\n")

@@ -25,6 +25,7 @@ import sys
 import tempfile
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -94,7 +95,9 @@ async def measure(count: int) -> None:
     threads.Threads(lambda seat: None, consumers=4, pages=8, close_timeout=5).start()  # type: ignore[arg-type,return-value] # no work comes
     await bind(asyncio.get_running_loop())
     for kind in PATHS:
-        site = django_site.application.build() if kind == "visitor" else asgi_app.application
+        site: Any = asgi_app.application
+        if kind == "visitor":
+            site = django_site.application.build()
         worker = Worker(ServerOptions(), site, {})
         listening = socket.create_server(("127.0.0.1", 0))
         listening.setblocking(False)
