@@ -11,11 +11,13 @@ from __future__ import annotations
 import inspect
 import linecache
 import logging
+import os
 import re
 import sys
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
+from stat import S_ISREG
 from time import localtime, strftime, time
 from types import FrameType
 from typing import Any
@@ -82,7 +84,7 @@ class StderrHandler(logging.StreamHandler[Any]):
         """
         head = self._head(name)
         text = head + f"\n{head}".join(lines) + "\n"
-        if len(text) <= WRITE_BYTES_MAX and text.isascii():
+        if (len(text) <= WRITE_BYTES_MAX and text.isascii()) or self._is_file():
             self._write(name, text)
             return
         data = text.encode(errors="backslashreplace")
@@ -93,6 +95,15 @@ class StderrHandler(logging.StreamHandler[Any]):
             end = 1 + (fits if fits >= 0 else data.index(b"\n", begin))
             self._write(name, data[begin:end].decode())
             begin = end
+
+    def _is_file(self) -> bool:
+        """
+        Whether lines go to a file, which keeps what processes write apart, whatever its size.
+        """
+        try:
+            return S_ISREG(os.fstat(self.stream.fileno()).st_mode)
+        except (AttributeError, OSError, ValueError):
+            return False
 
     def _head(self, name: str) -> str:
         """

@@ -8,6 +8,7 @@ import asyncio
 import io
 import logging
 import re
+from pathlib import Path
 
 import pytest
 
@@ -122,6 +123,20 @@ async def test_no_write_is_torn(logger: logging.Logger, stream: Writes) -> None:
         assert text.endswith("\n")
     found = re.findall(rf"(?m)^{LINE}127\.0\.0\.1 GET /(\d+)/", "".join(stream.writes))
     assert found == [str(number) for number in range(200)]
+
+
+async def test_a_file_gets_a_turn_in_one_write(
+    logger: logging.Logger, stream: Writes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file keeps apart what processes write, so the lines of a turn stay together."""
+    with (tmp_path / "log").open("w") as file:
+        monkeypatch.setattr(stream, "fileno", file.fileno)
+        lines = AccessLines(asyncio.get_running_loop(), logger)
+        for number in range(200):
+            lines.add("-", f"GET /{number}", 200)
+        await asyncio.sleep(0)
+    (text,) = stream.writes
+    assert text.count("\n") == 200
 
 
 async def test_a_line_is_whole_whatever_its_length(logger: logging.Logger, stream: Writes) -> None:
