@@ -37,6 +37,9 @@ When readers of a stream that ends for a restart come back: spread, so that not 
 """
 
 
+_ENDS = ("configure", "gone", "inbox", "outbox", "receive")
+
+
 class HttpEnds:
     """
     ``types.Extension`` for an HTTP request, read like the dict that a WebSocket has.
@@ -63,6 +66,10 @@ class HttpEnds:
             # Whether nobody will read an answer any more. From any thread.
             return self._exchange.state is State.GONE
         raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        # To look is not to ask for it.
+        return name in _ENDS
 
 
 class Stream:

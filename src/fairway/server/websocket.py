@@ -162,6 +162,8 @@ class WebSocketExchange(Exchange):
         Raises:
             LocalProtocolError: The handshake is accepted already, or a value is not known.
         """
+        if compress is not None and not isinstance(compress, bool):
+            raise LocalProtocolError(f"expected compress=True or False, got {compress!r}")
         configure(self.outbox, overflow, outbox_bytes_max)
         if compress is not None:
             self._compress = compress

@@ -145,6 +145,8 @@ class TestHandshake:
         """
         peer = await (await serve(app, compress=default)).websocket("/", OFFER)
         call = await app.call()
+        with pytest.raises(LocalProtocolError, match="expected compress=True or False, got 'no'"):
+            call.extension["configure"](compress="no")  # type: ignore[call-arg]
         call.extension["configure"](compress=not default)  # type: ignore[call-arg]
         await call.connect()
         agreed = (await peer.response()).headers.get("sec-websocket-extensions")

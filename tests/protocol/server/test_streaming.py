@@ -127,6 +127,16 @@ async def test_early_offers_are_dropped_and_counted(app: Puppet, served: Served)
     call.end()
 
 
+async def test_looking_for_an_end(app: Puppet, served: Served) -> None:
+    """An application may look whether there is an end before it asks for it."""
+    await (await served.connect()).send(b"GET / HTTP/1.0\r\nhost: a\r\n\r\n")
+    call = await app.call()
+    assert "configure" in call.extension
+    assert "compress" not in call.extension
+    await call.send("start", **HEAD)
+    await call.send("body", body=b"")
+
+
 async def test_http_1_0(app: Puppet, served: Served) -> None:
     """Without chunks, events leave as they are and the connection ends the stream."""
     peer = await served.connect()
