@@ -278,14 +278,16 @@ brokers_connected = LabelledGauge(
 broker_peers = LabelledGauge(
     "fairway_broker_peers",
     "broker",
-    "Other processes that a broker knows.",
+    "Other processes that a broker knows; not shown where one cannot know.",
     lambda: _of_brokers(lambda broker: broker.peers, max),
 )
 
 
-def _of_brokers(read: Callable[[Any], int], choose: Callable[[int, int], int]) -> dict[str, int]:
+def _of_brokers(
+    read: Callable[[Any], int | None], choose: Callable[[int, int], int]
+) -> dict[str, int]:
     """
-    Ask all brokers for a number, and choose among those of one kind.
+    Ask all brokers for a number, and choose among those of one kind that know it.
     """
     values: dict[str, int] = {}
     # The references are listed in one step, whatever another thread does meanwhile.
@@ -294,7 +296,8 @@ def _of_brokers(read: Callable[[Any], int], choose: Callable[[int, int], int]) -
         if broker is not None:
             kind = type(broker).__name__.removesuffix("Broker").lower()
             value = read(broker)
-            values[kind] = choose(values.get(kind, value), value)
+            if value is not None:
+                values[kind] = choose(values.get(kind, value), value)
     return values
 
 

@@ -24,7 +24,7 @@ class Broker:
     What a metric asks a broker for.
     """
 
-    def __init__(self, *, connected: bool, peers: int) -> None:
+    def __init__(self, *, connected: bool, peers: int | None) -> None:
         self.connected = connected
         self.peers = peers
 
@@ -71,11 +71,15 @@ class TestSamples:
 
     def test_brokers_are_asked_by_kind(self) -> None:
         """
-        Of several of one kind the worst state and the most peers count; one that is gone does not.
+        Of several of one kind the worst state and the most peers count; one that is gone, or that
+        cannot know of peers, does not.
         """
         first, second = SomeBroker(connected=True, peers=2), SomeBroker(connected=False, peers=3)
-        third = SomeBroker(connected=False, peers=9)
-        for broker in (first, second, third):
+        third, unaware = (
+            SomeBroker(connected=False, peers=9),
+            SomeBroker(connected=True, peers=None),
+        )
+        for broker in (first, second, third, unaware):
             metrics.brokers[broker] = None
         del third, broker
         assert metrics.brokers_connected.samples()['fairway_broker_connected{broker="some"}'] == 0

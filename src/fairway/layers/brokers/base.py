@@ -121,11 +121,11 @@ class Broker(ABC):
         """
 
     @property
-    def peers(self) -> int:
+    def peers(self) -> int | None:
         """
-        Give the number of other processes known at present.
+        Give the number of other processes known at present, None if that is never known.
         """
-        return 0
+        return None
 
     async def audience(self, subject: str) -> int:
         """
