@@ -14,6 +14,7 @@ from playwright.async_api import Browser, Page
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
+from tests.acceptance.browser import chromium
 from tests.acceptance.compat import projects
 from tests.acceptance.project import Command, Project
 
@@ -76,6 +77,28 @@ async def say(page: Page, text: str) -> None:
     await page.locator("#chat-message-submit").click()
 
 
+async def chat_in(browser: Browser, address: str) -> None:
+    """
+    Have two windows of one room talk.
+    """
+    pages = []
+    for _ in range(2):
+        page = await (await browser.new_context()).new_page()
+        await page.goto(f"http://{address}/chat/")
+        await page.locator("#room-name-input").fill("lobby")
+        await page.locator("#room-name-submit").click()
+        await page.wait_for_function("document.title === 'connected'", timeout=10_000)
+        pages.append(page)
+    for page, text in zip(pages, ("hello", "you too"), strict=True):
+        await say(page, text)
+        for other in pages:
+            await other.wait_for_function(
+                "text => document.querySelector('#chat-log').value.includes(text)",
+                arg=text,
+                timeout=10_000,
+            )
+
+
 async def develop(project: Project, files: projects.Files) -> tuple[Command, str]:
     """
     Write the files of a step and start the development server.
@@ -86,7 +109,7 @@ async def develop(project: Project, files: projects.Files) -> tuple[Command, str
 
 
 @pytest.mark.slow(60, "four servers, a test run and a browser")
-async def test_tutorial(project: Project, browser: Browser) -> None:
+async def test_tutorial(project: Project) -> None:
     """Each step of the tutorial works in development, its tests pass, and so it does served."""
     folder = project.folder
     projects.change(folder, "site_.asgi.application")
@@ -109,22 +132,8 @@ async def test_tutorial(project: Project, browser: Browser) -> None:
 
     serving = await project.manage("serve", "--port", "0", "--workers", "2")
     address = await serving.ready()
-    pages = []
-    for _ in range(2):
-        page = await (await browser.new_context()).new_page()
-        await page.goto(f"http://{address}/chat/")
-        await page.locator("#room-name-input").fill("lobby")
-        await page.locator("#room-name-submit").click()
-        await page.wait_for_function("document.title === 'connected'", timeout=10_000)
-        pages.append(page)
-    for page, text in zip(pages, ("hello", "you too"), strict=True):
-        await say(page, text)
-        for other in pages:
-            await other.wait_for_function(
-                "text => document.querySelector('#chat-log').value.includes(text)",
-                arg=text,
-                timeout=10_000,
-            )
+    async with chromium() as browser:
+        await chat_in(browser, address)
 
 
 @pytest.fixture

@@ -1,17 +1,21 @@
 """
 Event streams in a real browser: EventSource by itself, and htmx on top of it.
+
+One server and one browser are those of all tests.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, Page
 
+from tests.acceptance.conftest import of_module
 from tests.acceptance.project import Project
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
 SCRIPTS = Path(__file__).parents[3] / ".tools" / "npm" / "node_modules"
 MILLISECONDS_MAX = 10_000
@@ -24,7 +28,7 @@ from django.http import FileResponse, HttpResponse, JsonResponse
 from django.urls import path
 
 SCRIPTS = Path("{scripts}")
-SEEN = []
+SEEN = {{}}
 
 
 class Counting(fairway.EventStreamConsumer):
@@ -33,7 +37,7 @@ class Counting(fairway.EventStreamConsumer):
     retry = 0.05
 
     async def connect(self):
-        SEEN.append(self.last_event_id)
+        SEEN.setdefault(self.url_kwargs["name"], []).append(self.last_event_id)
         number = int(self.last_event_id or 0)
         if number >= 6:
             await self.close()
@@ -63,7 +67,7 @@ def script(request, name):
 
 COUNTING = """<!doctype html><p id=seen></p><script>
 const seen = [];
-const source = new EventSource("/counting/");
+const source = new EventSource("/counting/plain/");
 const note = (event) => {{ seen.push(event.type + event.lastEventId + event.data); }};
 source.onmessage = note;
 source.addEventListener("even", note);
@@ -96,7 +100,7 @@ HTMX4 = """<!doctype html><script src="/script/htmx4/dist/htmx.min.js"></script>
 <script src="/script/htmx4/dist/ext/hx-sse.min.js"></script>
 <p id=state></p><p id=named></p><p id=counted></p>
 <div id=seen hx-sse:connect="/feed/" hx-sse:close="done"></div>
-<div id=counting hx-sse:connect="/counting/"></div>
+<div id=counting hx-sse:connect="/counting/htmx4/"></div>
 <script>
 const show = (name, text) => {{ document.getElementById(name).textContent = text; }};
 const seen = document.getElementById("seen");
@@ -113,20 +117,33 @@ urlpatterns = [
     path("page/<slug:name>/", page),
     path("script/<path:name>", script),
     path("say/", say),
-    path("seen/", lambda request: JsonResponse(SEEN, safe=False)),
-    path("counting/", Counting.as_asgi()),
+    path("seen/", lambda request: JsonResponse(SEEN)),
+    path("counting/<slug:name>/", Counting.as_asgi()),
     path("feed/", Feed.as_asgi()),
 ]
 '''
 
 
-@pytest.fixture
-async def address(project: Project) -> str:
+@of_module
+async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Project]:
+    """
+    The project whose server all tests have.
+    """
+    project = Project(tmp_path_factory.mktemp("streams"))
+    try:
+        await project.create()
+        (project.folder / "site_" / "urls.py").write_text(URLS.format(scripts=SCRIPTS))
+        yield project
+    finally:
+        await project.close()
+
+
+@of_module
+async def address(served: Project) -> str:
     """
     Where the project serves.
     """
-    (project.folder / "site_" / "urls.py").write_text(URLS.format(scripts=SCRIPTS))
-    return await (await project.manage("serve", "--port", "0")).ready()
+    return await (await served.manage("serve", "--port", "0")).ready()
 
 
 async def shows(page: Page, name: str, text: str) -> None:
@@ -152,11 +169,11 @@ async def test_event_source_comes_back(address: str, browser: Browser) -> None:
     await shows(page, "seen", " ".join(expected))
     response = await page.goto(f"http://{address}/seen/")
     assert response is not None
-    assert await response.json() == [None, "2", "4", "6"]
+    assert (await response.json())["plain"] == [None, "2", "4", "6"]
 
 
 async def test_event_source_survives_a_restart(
-    address: str, browser: Browser, project: Project
+    address: str, browser: Browser, served: Project
 ) -> None:
     """
     When the server restarts, the page comes back by itself and misses nothing that is sent then.
@@ -169,9 +186,9 @@ async def test_event_source_survives_a_restart(
     await shows(page, "seen", "one")
     await other.close()
     await page.evaluate("document.getElementById('state').textContent = 'left'")
-    first = project.commands[-1]
+    first = served.commands[-1]
     assert (await first.stop())[0] == 0
-    again = await project.manage("serve", "--port", address.rpartition(":")[2])
+    again = await served.manage("serve", "--port", address.rpartition(":")[2])
     await again.ready()
     await shows(page, "state", "open")
     other = await browser.new_page()
@@ -213,4 +230,4 @@ async def test_htmx_4(address: str, browser: Browser) -> None:
     await shows(page, "state", "closed")
     response = await other.goto(f"http://{address}/seen/")
     assert response is not None
-    assert (await response.json())[:3] == [None, "2", "4"]
+    assert (await response.json())["htmx4"][:3] == [None, "2", "4"]

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page
 
-from tests.acceptance.browser import chromium
+from tests.acceptance.conftest import of_module, of_test
 from tests.acceptance.project import Command, Project
 from tests.integration.layers.redis_server import RedisServer, redis_server
 
@@ -30,9 +29,6 @@ Time for a page to show what a test waits for.
 
 OpenTab: TypeAlias = Callable[..., Awaitable[Page]]
 LogIn: TypeAlias = Callable[[str], Awaitable[BrowserContext]]
-
-of_module = pytest_asyncio.fixture(scope="module", loop_scope="module")
-of_test = pytest_asyncio.fixture(loop_scope="module")
 
 numbers = count(1)
 
@@ -167,25 +163,6 @@ def address(addresses: list[str]) -> str:
     Where the demo serves, or one of the places.
     """
     return addresses[0]
-
-
-@of_module
-async def shared_browser() -> AsyncIterator[Browser]:
-    """
-    The system's Chromium, for all tests of a module.
-    """
-    async with chromium() as browser:
-        yield browser
-
-
-@of_test
-async def browser(shared_browser: Browser) -> AsyncIterator[Browser]:
-    """
-    The system's Chromium, without a page when a test begins.
-    """
-    yield shared_browser
-    for context in shared_browser.contexts:
-        await context.close()
 
 
 @of_test

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page
 
+from tests.acceptance.conftest import of_test
 from tests.acceptance.docs.newcomer import FIRST, Newcomer, arrived, is_server
 from tests.acceptance.docs.tutorial import CommandStep, sections
 from tests.acceptance.project import Command, Project
@@ -27,6 +28,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow(90, reason="installs the package from its wheel into a new environment"),
 ]
+with_browser = pytest.mark.asyncio(loop_scope="module")
 
 
 class Server(Project):
@@ -97,7 +99,7 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Newcomer:
     return arrived(tmp_path_factory.mktemp("newcomer"))
 
 
-@pytest.fixture
+@of_test
 async def server(newcomer: Newcomer) -> AsyncIterator[Server]:
     """
     The server, ended with the test.
@@ -163,6 +165,7 @@ def test_counts(newcomer: Newcomer) -> None:
     assert counts["packages"] <= 8
 
 
+@with_browser
 async def test_two_tabs(newcomer: Newcomer, server: Server, browser: Browser) -> None:
     """
     What the first section leads to: two browser contexts chat both ways.
@@ -178,6 +181,7 @@ async def test_two_tabs(newcomer: Newcomer, server: Server, browser: Browser) ->
     assert "Traceback" not in command.output
 
 
+@with_browser
 async def test_rooms(newcomer: Newcomer, server: Server, browser: Browser) -> None:
     """
     What the second section leads to: a message stays in its room.
@@ -195,6 +199,7 @@ async def test_rooms(newcomer: Newcomer, server: Server, browser: Browser) -> No
     await command.stop(signal.SIGINT)
 
 
+@with_browser
 async def test_the_rest(newcomer: Newcomer, server: Server, browser: Browser) -> None:
     """
     What the other sections lead to: users, messages from signals and the shell, a test, production.
