@@ -5,6 +5,7 @@ Who may open a WebSocket: Host, Origin, and what the log says about those who ma
 from __future__ import annotations
 
 import logging
+from itertools import product
 from typing import Any
 
 import pytest
@@ -231,6 +232,29 @@ class TestHost:
             assert refusal(handshake(x_forwarded_host=f"{number}" + "a" * 60_000)) is None
         assert 0 < len(_admitted) <= 1024
         assert all(len(str(seen)) < 2000 for seen in _admitted)
+
+    def test_what_passed_lets_nothing_else_pass(self, settings: Settings) -> None:
+        """Whatever passed before, in whatever order its fields came: others are judged anew."""
+        settings.SECURE_PROXY_SSL_HEADER = PROXY
+        settings.USE_X_FORWARDED_HOST = settings.USE_X_FORWARDED_PORT = True
+        names = [b"host", b"origin", b"x-forwarded-host", b"x-forwarded-port", b"Origin"]
+        values = [b"example.com", b"http://example.com", b"http://evil.net", b"origin", b"443"]
+        fields = [*product(names, values), (b"x-forwarded-proto", b"https")]
+        scopes = [
+            {"type": "websocket", "scheme": scheme, "server": server, "headers": [first, second]}
+            for scheme, server in [
+                ("ws", None),
+                ("wss", ("example.com", 443)),
+                (None, ("/a", None)),
+            ]
+            for first, second in product(fields, fields)
+        ]
+        alone = []
+        for scope in scopes:
+            _admitted.clear()
+            alone.append(refusal(scope))
+        assert [refusal(scope) for scope in scopes * 2] == alone * 2
+        assert len({*map(type, alone)}) == 2
 
 
 class TestRefusal:
