@@ -395,7 +395,7 @@ def test_processes_do_as_the_model_says(real: tuple[asyncio.Runner, list[Member]
     run_state_machine_as_test(
         lambda: Crowd(*real),  # type: ignore[arg-type]
         settings=settings(
-            max_examples=20,
+            max_examples=12,  # Each rule is played in them, most of them often.
             stateful_step_count=20,
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
