@@ -37,7 +37,7 @@ from fairway.routing.surroundings import restore
 from fairway.routing.twins import BESIDE, CHOSEN
 from fairway.routing.urlconf import enter_place, enter_route
 from fairway.security import admit, admit_request
-from fairway.sessions import InstanceSessionWrapper, read_cookies
+from fairway.sessions import OwnSession, read_cookies
 from fairway.threads import enter, leave
 from fairway.types import ASGIApplication, Receive, Scope, Send
 
@@ -191,15 +191,15 @@ class Application:
             return
         if connect_limits() and not await admit_address(scope, receive, send):
             return
-        scope["url_route"] = {"args": match.args, "kwargs": match.kwargs}
+        # A match may be remembered, so its arguments are not the consumer's to change.
+        scope["url_route"] = {"args": match.args, "kwargs": match.kwargs.copy()}
         scope["cookies"] = read_cookies(scope)
         # Saves what the consumer changes in the session, as the response starts.
-        session = InstanceSessionWrapper(scope, send)
+        session = OwnSession(scope, send)
         entered = enter()
         try:
-            await session.resolve_session()
-            await identify(session.scope)
-            await match.application(session.scope, receive, session.send)
+            await identify(scope)
+            await shortcut(match.application)(scope, receive, session.send)
         finally:
             leave(entered)
 

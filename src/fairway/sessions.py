@@ -31,6 +31,7 @@ from fairway.types import Message, Receive, Scope, Send
 __all__ = [
     "CookieMiddleware",
     "InstanceSessionWrapper",
+    "OwnSession",
     "SessionMiddleware",
     "SessionMiddlewareStack",
     "open_session",
@@ -245,6 +246,20 @@ class InstanceSessionWrapper:
             samesite=settings.SESSION_COOKIE_SAMESITE or None,
             **place,
         )
+
+
+class OwnSession(InstanceSessionWrapper):
+    """
+    The same for a scope that is the caller's to change: without a copy of it and a stand-in.
+    """
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.cookie_name = settings.SESSION_COOKIE_NAME
+        self.scope = scope
+        self.real_send = send
+        self.activated = "session" not in scope
+        if self.activated:
+            scope["session"] = open_session(scope["cookies"])
 
 
 class SessionMiddleware:
