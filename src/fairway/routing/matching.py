@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from django.urls import URLPattern, URLResolver
 from django.urls.exceptions import Resolver404
-from django.urls.resolvers import RoutePattern
+from django.urls.resolvers import RegexPattern, RoutePattern
 
 from fairway.exceptions import RouteNotFound
 from fairway.routing.callables import Application, single_callable
@@ -22,9 +22,15 @@ __all__ = [
     "PathRouter",
     "Route",
     "compile_routes",
+    "is_fixed",
     "matches",
     "nested_router",
 ]
+
+CONVERTERS = "django.urls.converters"
+"""
+Where Django's own converters live, which know nothing but the text they convert.
+"""
 
 
 class InnerRouteNotFound(RouteNotFound, Resolver404):
@@ -102,6 +108,31 @@ def compile_routes(
                 route: str = vars(pattern)["_route"]
                 pattern = RoutePattern(route, name=pattern.name, is_endpoint=False)
             yield Route(pattern, entry.default_args, application, ())
+
+
+def is_fixed(entries: Iterable[URLPattern | URLResolver]) -> bool:
+    """
+    Whether a path always leads to the same place: by no language and no converter of a project's.
+    """
+    for entry in entries:
+        if type(entry) not in {URLPattern, URLResolver} or not _is_plain(entry.pattern):
+            return False
+        if isinstance(entry, URLResolver) and not is_fixed(entry.url_patterns):
+            return False
+    return True
+
+
+def _is_plain(pattern: Any) -> bool:
+    """
+    Whether a pattern is Django's own, of a text that is not translated.
+    """
+    names = {RoutePattern: "_route", RegexPattern: "_regex"}
+    name = names.get(type(pattern))
+    return (
+        name is not None
+        and type(vars(pattern).get(name)) is str
+        and all(type(one).__module__ == CONVERTERS for one in pattern.converters.values())
+    )
 
 
 def _routes_paths(application: Any) -> bool:

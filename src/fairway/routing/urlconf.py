@@ -15,7 +15,7 @@ from fairway.exceptions import RouteNotFound
 from fairway.ratelimits.limits import message_limits
 from fairway.routing.callables import consumer_class_of, is_http_consumer, is_socket_consumer
 from fairway.routing.hosts import Fixed, choose, chooser
-from fairway.routing.matching import Match, Route, compile_routes, matches
+from fairway.routing.matching import Match, Route, compile_routes, is_fixed, matches
 from fairway.routing.misses import describe
 from fairway.routing.surroundings import (
     Undo,
@@ -35,6 +35,12 @@ TREE = "fairway_tree"
 The attribute of Django's resolver that holds what was read of it.
 """
 
+FOUND_MAX = 1024
+FOUND_LENGTH_MAX = 256
+"""
+How many paths of HTTP consumers are remembered with what they lead to, and of how many characters.
+"""
+
 
 class UrlTree:
     """
@@ -47,7 +53,7 @@ class UrlTree:
         prefixed: Whether these have a prefix for the default language too.
     """
 
-    __slots__ = ("localized", "prefixed", "requests", "sockets")
+    __slots__ = ("_found", "_is_fixed", "localized", "prefixed", "requests", "sockets")
 
     def __init__(self, resolver: URLResolver) -> None:
         self.sockets, self.requests = (
@@ -57,6 +63,8 @@ class UrlTree:
         locale = _locale_pattern(resolver.url_patterns)
         self.localized = locale is not None
         self.prefixed = locale is None or locale.prefix_default_language
+        self._is_fixed = bool(self.requests.children) and is_fixed(resolver.url_patterns)
+        self._found: dict[str, Match] = {}
 
     def find_socket(self, scope: Scope) -> Match:
         """
@@ -87,9 +95,25 @@ class UrlTree:
         Find the HTTP consumer for a request; None where a page answers, or nobody.
 
         A page that stands before it in ``urls.py`` wins as it does under Django; that is
-        looked at only where a consumer fits.
+        looked at only where a consumer fits, and remembered where it depends on the path alone.
+
+        Hot path: once per request, where there are such consumers.
         """
         path = path_below(scope)
+        match = self._found.get(path)
+        if match is not None:
+            return match
+        match = self._look_for_http(path, urlconf)
+        if match is not None and self._is_fixed and len(path) <= FOUND_LENGTH_MAX:
+            if len(self._found) >= FOUND_MAX:
+                self._found.clear()
+            self._found[path] = match
+        return match
+
+    def _look_for_http(self, path: str, urlconf: Any) -> Match | None:
+        """
+        Find it as Django does, which costs as much as all else that is done for an answer.
+        """
         match = next(matches((self.requests,), path), None)
         if match is None:
             return None
