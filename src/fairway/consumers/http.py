@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from types import CoroutineType
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -21,7 +22,7 @@ from fairway.consumers.base import UNAUTHENTICATED, AsyncConsumer
 from fairway.consumers.sources import Source, open_source
 from fairway.exceptions import ClientDisconnected, StopConsumer
 from fairway.faults import Fault
-from fairway.types import Message, Receive, Scope, Send
+from fairway.types import Message, Receive, Send
 from fairway.wire import codes
 
 __all__ = ["AsyncHttpConsumer", "Headers", "pairs_of"]
@@ -61,15 +62,6 @@ class AsyncHttpConsumer(AsyncConsumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.body: list[bytes] = []
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Live, as every consumer does. One instance may serve one request after another.
-        """
-        self.body = []
-        self._fairway_body_bytes = 0
-        self._fairway_begun = self._fairway_complete = False
-        await super().__call__(scope, receive, send)
 
     async def send(self, message: Message) -> None:
         """
@@ -170,7 +162,12 @@ class AsyncHttpConsumer(AsyncConsumer):
     def _fairway_open_source(self, receive: Receive, send: Send) -> Source:
         """
         See ``AsyncConsumer``: events come between those of ``handle()``.
+
+        Everything begins here, as one instance may serve one request after another.
         """
+        self.body = []
+        self._fairway_body_bytes = 0
+        self._fairway_begun = self._fairway_complete = False
         self._fairway_source = HandlerSource(open_source(self, receive, send), self)
         return self._fairway_source
 
@@ -254,7 +251,11 @@ class HandlerSource:
         """
         Begin with ``handle()``.
         """
-        self._task = asyncio.ensure_future(handling)
+        if type(handling) is CoroutineType:
+            # A given name saves asyncio from making one up.
+            self._task = asyncio.get_running_loop().create_task(handling, name="fairway handle")
+        else:
+            self._task = asyncio.ensure_future(handling)
         self._task.add_done_callback(self._wake)
 
     def stop(self) -> None:
@@ -265,6 +266,8 @@ class HandlerSource:
             self._task.cancel()
             self._task.add_done_callback(_look_away)
         self._inner.stop()
+        # Each refers to the other: all that a request held would wait for the garbage collector.
+        vars(self._consumer).pop("_fairway_source", None)
 
     async def next_event(self) -> Any:
         """
@@ -314,10 +317,11 @@ class HandlerSource:
         task.remove_done_callback(self._wake)
         if not self._consumer._fairway_complete:  # noqa: SLF001 - as above
             task.cancel()
-        try:
-            await asyncio.wait([task])
-        finally:
-            task.cancel()
+        if not task.done():
+            try:
+                await asyncio.wait([task])
+            finally:
+                task.cancel()
         _result(task)
 
     def _wake(self, task: asyncio.Task[None]) -> None:
