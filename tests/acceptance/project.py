@@ -224,6 +224,8 @@ class Project:
             env={
                 **os.environ,
                 "PYTHONUNBUFFERED": "1",
+                # Python would take a file changed twice in a second for the one it compiled before.
+                "PYTHONDONTWRITEBYTECODE": "1",
                 "DJANGO_SETTINGS_MODULE": self.settings_module,
                 **(environment or {}),
             },
