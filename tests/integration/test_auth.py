@@ -38,7 +38,7 @@ from fairway.auth import (
 from fairway.db import database_sync_to_async
 from fairway.types import Message
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.one_loop]
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 

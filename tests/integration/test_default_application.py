@@ -25,7 +25,7 @@ from fairway.security import AllowedHostsOriginValidator, WebsocketDenier
 from fairway.testing import ApplicationCommunicator, HttpCommunicator, WebsocketCommunicator
 
 # A thread that answers pages may have a connection open since an earlier test.
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.one_loop]
 
 HOST = (b"host", b"testserver")
 

@@ -25,6 +25,8 @@ from fairway.sessions import (
 )
 from fairway.types import Message, is_transparent
 
+pytestmark = pytest.mark.one_loop
+
 START: dict[str, Any] = {"type": "http.response.start", "status": 200}
 
 

@@ -24,6 +24,8 @@ from fairway.routing import (
     single_callable,
 )
 
+pytestmark = pytest.mark.one_loop
+
 Scope = dict[str, Any]
 
 

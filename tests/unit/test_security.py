@@ -15,6 +15,8 @@ from fairway import metrics
 from fairway.security import AllowedHostsOriginValidator, OriginValidator, admit, refusal
 from fairway.security.handshake import _admitted, describe_hosts
 
+pytestmark = pytest.mark.one_loop
+
 PROXY = ("HTTP_X_FORWARDED_PROTO", "https")
 
 
