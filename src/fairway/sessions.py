@@ -160,7 +160,7 @@ class InstanceSessionWrapper:
     def __init__(self, scope: Scope, send: Send) -> None:
         self.cookie_name = settings.SESSION_COOKIE_NAME
         self.session_store = merging_store()
-        self.scope = dict(scope)
+        self.scope: Scope = dict(scope)
         self.real_send = send
         self.activated = "session" not in self.scope
         if self.activated:
