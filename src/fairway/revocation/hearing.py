@@ -95,12 +95,13 @@ class Hearing:
 
     def stop(self) -> None:
         """
-        Leave.
+        Leave, until the next ``start``.
         """
         if self._leave is not None:
             self._leave()
         elif self._joining is not None:
             self._joining.cancel()
+        self._leave = self._joining = None
 
     async def _join(self) -> None:
         try:

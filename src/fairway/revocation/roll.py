@@ -79,8 +79,7 @@ class Roll:
         self._ended: OrderedDict[bytes, float] = OrderedDict()
         self._changed: OrderedDict[str, float] = OrderedDict()
         self._rotated: OrderedDict[bytes, float] = OrderedDict()
-        if self._interval:
-            self._later(self._interval, self._recheck)
+        self._ticking = False
 
     # --- Who is here -------------------------------------------------------------------------
 
@@ -88,6 +87,8 @@ class Roll:
         """
         Add a connection.
         """
+        if self._interval and not self._ticking:
+            self._tick()
         self.members[id(scope)] = member
         self.place(member, scope)
 
@@ -208,10 +209,20 @@ class Roll:
         """
         Have the database asked about everybody, and again after the interval.
         """
-        self._later(self._interval, self._recheck)
+        self._ticking = False
+        if not self.members:
+            return
+        self._tick()
         if self.users or self.sessions:
             self._hearing.start()
         self._look_at_all()
+
+    def _tick(self) -> None:
+        """
+        Ask after the interval. That goes on when everybody leaves: others may come soon.
+        """
+        self._ticking = True
+        self.loop.call_later(self._interval, self._recheck, context=self._context)
 
     def _look_at_all(self) -> None:
         """
@@ -263,12 +274,13 @@ class Roll:
 
     def _close(self) -> None:
         """
-        Stop whatever is under way: nobody is here any more.
+        Stop whatever is under way: nobody is here any more, for now.
         """
         self._hearing.stop()
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
+        self._to_look_at.clear()
 
     # --- Helpers -----------------------------------------------------------------------------
 

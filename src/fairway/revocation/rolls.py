@@ -1,8 +1,9 @@
 """
 The rolls of this process, one for each event loop that has connections with logins.
 
-A roll begins with its first connection and ends with its last. The functions here find the one
-that is meant; what a roll does is its own business.
+A roll is here from its first connection to its last, and then rests, as the next may come soon: a
+roll made for each request would cost more than the request. The functions here find the one that
+is meant; what a roll does is its own business.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import asyncio
 import os
 import threading
 from typing import Any
+
+from django.core.signals import setting_changed
 
 from fairway.revocation.members import Member
 from fairway.revocation.roll import Roll
@@ -79,34 +82,49 @@ def exist() -> bool:
 
 
 def _begin(loop: asyncio.AbstractEventLoop) -> Roll:
-    global _rolls  # noqa: PLW0603 - replaced as a whole, so that readers need no lock
-    # Needed where "fairway" is not in INSTALLED_APPS; it imports this module by way of orders.
-    from fairway.revocation import watch
+    global _rolls, _resting  # noqa: PLW0603 - replaced as a whole, so that readers need no lock
+    with _lock:
+        roll, _resting = _resting, None
+    if roll is None or roll.loop is not loop:
+        # Needed where "fairway" is not in INSTALLED_APPS; it imports this module by way of orders.
+        from fairway.revocation import watch
 
-    watch.begin()
-    roll = Roll(loop)
+        watch.begin()
+        roll = Roll(loop)
     with _lock:
         _rolls = (*(each for each in _rolls if not each.loop.is_closed()), roll)
     return roll
 
 
 def _end(roll: Roll) -> None:
-    global _rolls  # noqa: PLW0603 - as above
+    global _rolls, _resting  # noqa: PLW0603 - as above
     with _lock:
         _rolls = tuple(each for each in _rolls if each is not roll)
+        _resting = roll
+
+
+def _forget(**kwargs: Any) -> None:
+    """
+    Have the next roll made by the settings as they are now.
+    """
+    global _resting  # noqa: PLW0603 - as above
+    _resting = None
 
 
 def _at_fork() -> None:
     """
     Run in a forked child, which has none of the connections.
     """
-    global _rolls, _lock  # noqa: PLW0603 - as above
-    _rolls = ()
+    global _rolls, _resting, _lock  # noqa: PLW0603 - as above
+    _rolls, _resting = (), None
     _lock = threading.Lock()
 
 
 _rolls: tuple[Roll, ...] = ()
+_resting: Roll | None = None
 _lock = threading.Lock()
+
+setting_changed.connect(_forget)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_at_fork)

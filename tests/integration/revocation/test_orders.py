@@ -441,7 +441,7 @@ class TestRoll:
     """
 
     async def test_nothing_is_left(self, site: Site, layer: InMemoryChannelLayer) -> None:
-        """Entries, the group and the timers go with the last connection."""
+        """Entries, the group and what was to be done go with the last connection."""
         _, _, mine, _, other = await two(site)
         (found,) = await _with_members(2)
         assert [len(found.users), len(found.sessions), len(found.members)] == [1, 2, 2]
@@ -455,6 +455,28 @@ class TestRoll:
         assert [len(found.users), len(found.sessions), len(found.members)] == [0, 0, 0]
         assert not found._timers
         assert layer.groups == {}
+
+    async def test_the_next_finds_what_the_last_left(self, site: Site) -> None:
+        """Requests that come one by one do not have a roll made for each."""
+        used = []
+        for _ in range(2):
+            scope: Any = {"type": "http", "headers": []}
+            rolls.enter(scope, None, "default")
+            used.append(rolls._rolls[0])
+            rolls.leave(scope)
+            assert not rolls.exist()
+        assert used[0] is used[1]
+
+    async def test_other_settings_make_another(self, site: Site, settings: Settings) -> None:
+        """What rests does not outlive a change of settings."""
+        scope: Any = {"type": "http", "headers": []}
+        used = []
+        for interval in (10, 20):
+            settings.FAIRWAY = {"RECHECK_INTERVAL": interval}
+            rolls.enter(scope, None, "default")
+            used.append(rolls._rolls[0])
+            rolls.leave(scope)
+        assert used[0] is not used[1]
 
     async def test_one_group_for_all(self, site: Site, layer: InMemoryChannelLayer) -> None:
         """However many users are here, there is one member of one group besides their own."""

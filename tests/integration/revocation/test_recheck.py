@@ -125,14 +125,14 @@ class TestInterval:
     How often.
     """
 
-    @pytest.mark.parametrize(("given", "timers"), [(0, 0), (60, 1)])
+    @pytest.mark.parametrize(("given", "ticking"), [(0, False), (60, True)])
     async def test_off_or_on(
-        self, site: Site, settings: Settings, given: float, timers: int
+        self, site: Site, settings: Settings, given: float, ticking: bool
     ) -> None:
         """0 asks nothing."""
         settings.FAIRWAY = {"RECHECK_INTERVAL": given}
         await logged_in(site, "bob")
-        assert len(rolls._rolls[0]._timers) == timers
+        assert rolls._rolls[0]._ticking is ticking
 
     async def test_bounds(self, settings: Settings) -> None:
         """A wrong value is a mistake in the settings."""
