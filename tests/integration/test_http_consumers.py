@@ -7,13 +7,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client
 from django.urls import clear_url_caches, include, path, re_path, reverse
+from django.urls.converters import IntConverter
 from pytest_django import Settings
 
 from fairway import (
@@ -172,6 +173,40 @@ class TestDefaultApplication:
         assert (await ask("/first/"))["body"] == b"page /first/"
         assert b"AnonymousUser" in (await ask("/second/"))["body"]
         assert (await ask("/third/"))["body"] == b"page /third/"
+
+    async def test_arguments_are_each_requests_own(
+        self, monkeypatch: pytest.MonkeyPatch, cookie: tuple[bytes, bytes]
+    ) -> None:
+        """What a consumer does to its arguments is not there for the next on the same path."""
+
+        async def handle(self: Any, body: bytes) -> None:
+            number = self.scope["url_route"]["kwargs"].pop("number")
+            await self.send_response(200, str(number).encode())
+
+        monkeypatch.setattr(Whoami, "handle", handle)
+        assert [(await ask("/api/7/", cookie))["body"] for _ in range(2)] == [b"7", b"7"]
+
+    async def test_a_converter_may_change_its_mind(self, settings: Settings) -> None:
+        """A path with a converter of the project's is looked for at each request."""
+
+        class Choosy(IntConverter):
+            takes = False
+
+            def to_python(self, value: str) -> int:
+                if not self.takes:
+                    raise ValueError
+                return int(value)
+
+        pattern = path("<int:number>/", page)
+        converter = pattern.pattern.converters["number"] = Choosy()
+
+        class Chosen:
+            urlpatterns: ClassVar[list[Any]] = [pattern, re_path(r"^[0-9]+/$", Whoami.as_asgi())]
+
+        settings.ROOT_URLCONF = Chosen
+        assert b"AnonymousUser" in (await ask("/7/"))["body"]
+        converter.takes = True
+        assert (await ask("/7/"))["body"] == b"page /7/"
 
     async def test_a_path_for_both(self) -> None:
         """One path may hold a stream and a socket."""

@@ -5,8 +5,10 @@ Consumers of requests under communicators, as Channels' own tests drive them.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -68,6 +70,24 @@ class TestHandle:
     """
     One request and its answer.
     """
+
+    async def test_leaves_no_cycle(self, layer: NotingLayer) -> None:
+        """What a request held is gone with it, without the garbage collector."""
+        made: list[weakref.ref[AsyncHttpConsumer]] = []
+
+        class Consumer(AsyncHttpConsumer):
+            async def handle(self, body: bytes) -> None:
+                made.append(weakref.ref(self))
+                await self.send_response(200, body)
+
+        gc.disable()
+        try:
+            communicator = HttpCommunicator(Consumer.as_asgi(), "GET", "/")
+            await communicator.get_response()
+            await communicator.wait()
+            assert made[0]() is None
+        finally:
+            gc.enable()
 
     async def test_response(self, layer: NotingLayer, ends: list[str]) -> None:
         """The whole body comes in one piece, and headers may be a mapping."""
