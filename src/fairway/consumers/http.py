@@ -139,7 +139,8 @@ class AsyncHttpConsumer(AsyncConsumer):
         part = message.get("body", b"")
         self.body.append(part)
         self._fairway_body_bytes += len(part)
-        if await self.__refuse_large():
+        # A look at the settings is not to be had for nothing.
+        if part and await self.__refuse_large():
             raise StopConsumer
         if not message.get("more_body"):
             for group in self.groups or ():

@@ -250,10 +250,10 @@ def open_source(consumer: Any, receive: Receive, send: Send) -> Source:
         return TaskSource(receive, _layer_receive(consumer), tolerant=ends is not None)
     consumer_class: type = type(consumer)
     direct = is_transparent(send) and _may_be_passed_by(consumer_class)
-    outbox = ends["outbox"] if direct else None
+    inbox, outbox = ends["inbox"], ends["outbox"] if direct else None
     if attach is not None:
-        attach(consumer.channel_name, inbox=ends["inbox"], outbox=outbox)
-    return ServerSource(ends["inbox"].next_event, outbox)
+        attach(consumer.channel_name, inbox=inbox, outbox=outbox)
+    return ServerSource(inbox.next_event, outbox)
 
 
 def _layer_receive(consumer: Any) -> Callable[[], Awaitable[Any]] | None:
