@@ -147,8 +147,10 @@ def watch() -> None:
     Name the steps.
     """
     from fairway import asgi, revocation
+    from fairway.consumers import http
     from fairway.consumers.base import AsyncConsumer
     from fairway.layers import hub
+    from fairway.routing import urlconf
     from fairway.server import connection, exchange, outbox, websocket, worker
     from fairway.wire import http1
 
@@ -162,6 +164,13 @@ def watch() -> None:
     time_step(asgi, "admit", "admit: Host and Origin")
     time_step(asgi, "enter_route", "enter_route: surroundings and route")
     time_step(asgi, "identify", "identify: cookies, session, user")
+    time_step(asgi, "admit_request", "admit_request: Host and Origin")
+    time_step(asgi, "enter_place", "enter_place: surroundings")
+    time_step(urlconf.UrlTree, "find_http", "find_http: the route, remembered")
+    time_step(asgi, "OwnSession", "OwnSession: the session, to be saved")
+    time_step(http.HandlerSource, "run", "run: the task of handle()")
+    time_step(http.AsyncHttpConsumer, "send_response", "send_response: start and body")
+    time_step(AsyncConsumer, "_AsyncConsumer__leave_groups", "leave all groups and the hub")
     time_step(AsyncConsumer, "_AsyncConsumer__begin", "begin: limits, channel, inbox to the hub")
     time_step(revocation, "enter", "enter the roll")
     time_step(AsyncConsumer, "dispatch", "dispatch: connect() with accept(), disconnect()")
@@ -200,11 +209,11 @@ def handshake(path: bytes) -> bytes:
     )
 
 
-async def get(worker: Worker, rounds: int, field: bytes) -> None:
+async def get(worker: Worker, rounds: int, field: bytes, path: bytes = b"/a") -> None:
     """
     Ask for a page again and again.
     """
-    head = b"GET /a HTTP/1.1\r\n%b%b\r\n" % (BROWSER, field)
+    head = b"GET %b HTTP/1.1\r\n%b%b\r\n" % (path, BROWSER, field)
     connections = connect(worker, lambda: head)
     await turns()
     forget()
@@ -250,6 +259,8 @@ async def measure(rounds: int) -> None:
     await get(pages, rounds, b"Authorization: Bearer 0123456789\r\n")
     show("get, not remembered")
     sockets = Worker(ServerOptions(), django_site.application, None)
+    await get(sockets, rounds, b"", b"/http")
+    show("get, consumer")
     await open_and_close(sockets, rounds)
     show("connect")
     connect(sockets, lambda: handshake(b"/broadcast"))

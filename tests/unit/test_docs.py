@@ -101,7 +101,7 @@ PRIVATE = {
         "refusal",
         "request_refusal",
     },
-    "fairway.sessions": {"InstanceSessionWrapper", "open_session", "read_cookies"},
+    "fairway.sessions": {"InstanceSessionWrapper", "OwnSession", "open_session", "read_cookies"},
 }
 """
 Names of public modules that other modules of Fairway use, or that are there since Channels has
