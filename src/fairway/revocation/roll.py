@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from functools import partial
 from typing import Any, TypeVar
 
@@ -70,7 +71,7 @@ class Roll:
         self.sessions: Index[bytes] = Index()
         options, _ = conf.resolve_options(IdentityOptions)
         self._interval = options.recheck_interval
-        self._context = own_context()
+        self._context: Context
         self._notices = Notices(logger)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: set[asyncio.TimerHandle] = set()
@@ -87,6 +88,9 @@ class Roll:
         """
         Add a connection.
         """
+        if not self.members:
+            # A loop may have one server after another, each with threads of its own.
+            self._context = own_context()
         if self._interval and not self._ticking:
             self._tick()
         self.members[id(scope)] = member

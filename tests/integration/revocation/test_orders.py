@@ -467,6 +467,16 @@ class TestRoll:
             assert not rolls.exist()
         assert used[0] is used[1]
 
+    async def test_the_next_may_have_another_server(self, site: Site) -> None:
+        """What rested works in the threads of who comes, not of who left."""
+        contexts = []
+        for _ in range(2):
+            scope: Any = {"type": "http", "headers": []}
+            rolls.enter(scope, None, "default")
+            contexts.append(rolls._rolls[0]._context)
+            rolls.leave(scope)
+        assert contexts[0] is not contexts[1]
+
     async def test_other_settings_make_another(self, site: Site, settings: Settings) -> None:
         """What rests does not outlive a change of settings."""
         scope: Any = {"type": "http", "headers": []}
