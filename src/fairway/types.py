@@ -41,7 +41,13 @@ class Outbox(Protocol):
     Where anything that leaves through one exchange is queued.
 
     Event-loop thread only. Nothing here waits or raises because of the peer.
+
+    Attributes:
+        clear: Kept by the channel layer: whether it has put nothing into the exchange's inbox
+            since it saw that idle, so that it need not look there for each message. False at first.
     """
+
+    clear: bool
 
     @property
     def takes_bodies(self) -> bool:

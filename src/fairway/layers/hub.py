@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from time import monotonic
@@ -22,7 +22,7 @@ from fairway import metrics
 from fairway.exceptions import ChannelFull, ChannelLayerUnavailable
 from fairway.layers.codec import Envelope, Kind, pack, unpack
 from fairway.layers.mailbox import Mailbox
-from fairway.layers.members import Group, Taker
+from fairway.layers.members import Group, Member, Taker
 from fairway.layers.notices import Notices
 from fairway.layers.owner import Owner
 from fairway.layers.roster import Roster
@@ -41,6 +41,11 @@ GROUP = "group:"
 PROCESS = "process:"
 """
 What the subjects begin with under which brokers know groups and processes.
+"""
+
+_FOR_SOME = frozenset({Kind.HANDLER, Kind.CLOSE, Kind.BODY})
+"""
+What is no message for a socket, or not for each.
 """
 
 
@@ -167,7 +172,7 @@ class Hub:
         if excluded is not None and not group.discard(excluded):
             excluded = None
         try:
-            refused = hand_out(group.direct.values(), group.takers.values(), envelope)
+            refused = hand_out(group.direct, group.takers.values(), envelope)
             ended = group.hand_over(envelope)
             metrics.delivered.value += len(group) - refused
         finally:
@@ -521,9 +526,7 @@ class Hub:
             self.on_state(connected)
 
 
-def hand_out(
-    direct: Iterable[tuple[Outbox, Inbox]], takers: Iterable[Taker], envelope: Envelope
-) -> int:
+def hand_out(direct: Mapping[Outbox, Member], takers: Iterable[Taker], envelope: Envelope) -> int:
     """
     Give one message to many members on this loop.
 
@@ -532,8 +535,7 @@ def hand_out(
     that all share.
 
     Args:
-        direct: Outbox and inbox of members whose sockets take messages directly. One whose
-            consumer has a layer message unread or in hand gets this one behind it.
+        direct: Members whose sockets take messages directly, by outbox.
         takers: Where messages go for all other members.
         envelope: The message, verified.
 
@@ -541,50 +543,19 @@ def hand_out(
         How many had no room for it.
     """
     refused = 0
-    if envelope.kind is Kind.HANDLER:
-        for _, inbox in direct:
-            if not inbox.put(envelope):
+    if envelope.kind in _FOR_SOME:
+        for member in direct.values():
+            if not member.give(envelope):
                 refused += 1
-    elif envelope.kind is Kind.CLOSE:
-        refused += _close(direct, envelope)
-    elif envelope.kind is Kind.BODY:
-        refused += _offer_body(direct, envelope)
     else:
         prepared = envelope.prepared
-        for outbox, inbox in direct:
-            if inbox.idle:
+        for outbox in direct:
+            if outbox.clear:
                 outbox.offer(prepared)
-            elif not inbox.put(envelope):
+            elif not direct[outbox].give(envelope):
                 refused += 1
     for taker in takers:
         if not taker.put(envelope):
-            refused += 1
-    return refused
-
-
-def _close(direct: Iterable[tuple[Outbox, Inbox]], envelope: Envelope) -> int:
-    """
-    Close many sockets as one message says.
-    """
-    refused = 0
-    code, reason = envelope.closing()
-    for outbox, inbox in direct:
-        if inbox.idle:
-            outbox.close(code, reason)
-        elif not inbox.put(envelope):
-            refused += 1
-    return refused
-
-
-def _offer_body(direct: Iterable[tuple[Outbox, Inbox]], envelope: Envelope) -> int:
-    """
-    Offer a part of a body to the event streams among many members; consumers judge the rest.
-    """
-    refused = 0
-    for outbox, inbox in direct:
-        if inbox.idle and outbox.takes_bodies:
-            outbox.offer(envelope.prepared)
-        elif not inbox.put(envelope):
             refused += 1
     return refused
 

@@ -62,11 +62,18 @@ class Member:
     def give(self, envelope: Envelope) -> bool:
         """
         Give it one message, on its own loop; False if it has no room.
+
+        One for its socket goes behind the layer messages that the consumer has unread or in hand.
         """
-        if self.direct is None or envelope.kind is Kind.HANDLER:
+        if self.direct is None:
             return self.taker.put(envelope)
         outbox, inbox = self.direct
-        if not inbox.idle or (envelope.kind is Kind.BODY and not outbox.takes_bodies):
+        outbox.clear = (
+            inbox.idle
+            and envelope.kind is not Kind.HANDLER
+            and (envelope.kind is not Kind.BODY or outbox.takes_bodies)
+        )
+        if not outbox.clear:
             return inbox.put(envelope)
         if envelope.kind is Kind.CLOSE:
             outbox.close(*envelope.closing())
@@ -80,7 +87,8 @@ class Group:
     The members that one group has in this process.
 
     Attributes:
-        direct: Outbox and inbox of members whose sockets take messages directly, by channel.
+        direct: Members whose sockets take messages directly, by outbox: that is all the fan-out
+            looks at, since the cache has to fetch whatever else a member is made of.
         takers: Where messages go for members that handle all of theirs, by channel.
         remote: Members on other loops than the hub's, by loop and channel.
         hearing: The numbers of the messages so far.
@@ -91,7 +99,7 @@ class Group:
     __slots__ = ("confirmed", "direct", "hearing", "remote", "takers")
 
     def __init__(self) -> None:
-        self.direct: dict[str, tuple[Outbox, Inbox]] = {}
+        self.direct: dict[Outbox, Member] = {}
         self.takers: dict[str, Taker] = {}
         self.remote: dict[asyncio.AbstractEventLoop, dict[str, Member]] = {}
         self.hearing = Hearing()
@@ -110,7 +118,7 @@ class Group:
         if member.loop is not None and member.loop is not here:
             self.remote.setdefault(member.loop, {})[member.channel] = member
         elif member.direct is not None:
-            self.direct[member.channel] = member.direct
+            self.direct[member.direct[0]] = member
         else:
             self.takers[member.channel] = member.taker
 
@@ -118,9 +126,9 @@ class Group:
         """
         Take a member out; whether it was one.
         """
-        channel, loop = member.channel, member.loop
-        if channel in self.direct:
-            del self.direct[channel]
+        channel, loop, direct = member.channel, member.loop, member.direct
+        if direct is not None and self.direct.get(direct[0]) is member:
+            del self.direct[direct[0]]
         elif channel in self.takers:
             del self.takers[channel]
         elif loop is not None and channel in self.remote.get(loop, ()):
@@ -151,7 +159,8 @@ class Group:
         Name all members.
         """
         elsewhere = [channel for members in self.remote.values() for channel in members]
-        return [*self.direct, *self.takers, *elsewhere]
+        direct = [member.channel for member in self.direct.values()]
+        return [*direct, *self.takers, *elsewhere]
 
 
 def _give_all(members: tuple[Member, ...], envelope: Envelope) -> None:

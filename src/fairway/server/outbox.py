@@ -170,6 +170,7 @@ class Outbox:
         format: The wire format in which prepared messages leave here.
         writable: Whether the transport holds no bytes; set by the connection.
         bytes_max: What may be pending before an overflow.
+        clear: See ``types.Outbox``.
     """
 
     # Whether older messages are worth nothing, so that the kernel should hold few of them.
@@ -188,6 +189,7 @@ class Outbox:
         "_transport",
         "_write",
         "bytes_max",
+        "clear",
         "format",
         "state",
         "writable",
@@ -225,6 +227,7 @@ class Outbox:
         self.format: Format = format
         self.state = OutboxState.CONNECTING
         self.writable = False
+        self.clear = False
 
     @property
     def takes_bodies(self) -> bool:

@@ -99,6 +99,7 @@ class FakeOutbox:
     takes_bodies = False
 
     def __init__(self) -> None:
+        self.clear = False
         self.offered: list[str | bytes | None] = []
         self.closed: list[tuple[int, str]] = []
 

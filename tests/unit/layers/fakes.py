@@ -53,6 +53,7 @@ class FakeOutbox:
         self.closed: list[tuple[int, str]] = []
         self.pending_bytes = 0
         self.takes_bodies = False
+        self.clear = False
 
     def offer(self, prepared: Prepared) -> bool:
         """

@@ -21,6 +21,7 @@ from fairway.layers.codec import Envelope, Kind, encode, pack
 from fairway.layers.hub import GROUP, PROCESS, Hub
 from fairway.layers.owner import bind, release
 from fairway.options import LayerOptions
+from fairway.server.inbox import Inbox
 from tests.unit.layers.fakes import (
     Bus,
     BusBroker,
@@ -142,6 +143,7 @@ async def test_a_busy_consumer_gets_direct_messages_behind_its_own(
     await hub.run(int)
     inbox, outbox = attach(hub, "a!1", "room")
     await hub.group_send("room", Kind.TEXT, b"1")
+    await hub.group_send("room", Kind.HANDLER, b"{}")
     inbox.idle = False
     await hub.group_send("room", Kind.TEXT, b"2")
     await hub.group_send("room", Kind.CLOSE, encode({"type": "websocket.close", "code": 4000}))
@@ -150,7 +152,32 @@ async def test_a_busy_consumer_gets_direct_messages_behind_its_own(
     await hub.group_send("room", Kind.CLOSE, encode({"type": "websocket.close", "code": 4001}))
     assert outbox.texts == ["1", b"3"]
     assert outbox.closed == [(4001, "")]
-    assert [item.kind for item in inbox.items] == [Kind.TEXT, Kind.CLOSE]
+    assert [item.kind for item in inbox.items] == [Kind.HANDLER, Kind.TEXT, Kind.CLOSE]
+
+
+async def test_a_handlers_message_to_one_channel_is_kept_in_front_of_a_groups(
+    here: asyncio.AbstractEventLoop,
+) -> None:
+    """
+    Order holds between what is sent to a channel and to its groups, however often it was idle.
+    """
+    hub = make_hub()
+    await hub.run(int)
+    outbox, inbox = FakeOutbox(), Inbox(here, 100, None)
+    hub.attach("a!1", inbox, outbox, here)
+    hub.join("room", "a!1")
+    for number in range(3):
+        await hub.group_send("room", Kind.TEXT, b"%d straight" % number)
+        hub.send("a!1", Kind.HANDLER, b"{}")
+        await hub.group_send("room", Kind.TEXT, b"%d behind" % number)
+        for kind in (Kind.HANDLER, Kind.TEXT):
+            event = await inbox.next_event()
+            assert isinstance(event, Envelope)
+            assert event.kind is kind
+        waiting = asyncio.create_task(inbox.next_event())
+        await asyncio.sleep(0)
+        waiting.cancel()
+    assert outbox.texts == ["0 straight", "1 straight", "2 straight"]
 
 
 @pytest.mark.parametrize("kind", [Kind.TEXT, Kind.HANDLER])

@@ -82,13 +82,13 @@ async def test_members_stand_where_the_fan_out_wants_them(
     for channel in ("direct!1", "handled!1", "remote!1", "mailbox!1"):
         roster.join("room", channel)
     group = roster.groups["room"]
-    assert group.direct == {"direct!1": (outbox, inbox)}
+    assert group.direct == {outbox: roster.member("direct!1")}
     assert list(group.takers) == ["handled!1", "mailbox!1"]
     assert list(group.remote[elsewhere]) == ["remote!1"]
     assert len(group) == 4
     assert group.channels() == ["direct!1", "handled!1", "mailbox!1", "remote!1"]
     roster.move(elsewhere)
-    assert list(group.direct) == ["remote!1"]
+    assert group.direct == {outbox: roster.member("remote!1")}
     assert list(group.takers) == ["mailbox!1"]
     assert list(group.remote[here]) == ["direct!1", "handled!1"]
     for channel in group.channels():
@@ -120,7 +120,7 @@ async def test_an_inbox_takes_over_what_its_channel_had(roster: Roster) -> None:
     inbox = FakeInbox()
     roster.attach("a!1", inbox, FakeOutbox(), asyncio.get_running_loop())
     assert inbox.items == [unread]
-    assert list(roster.groups["room"].direct) == ["a!1"]
+    assert list(roster.groups["room"].direct.values()) == [roster.member("a!1")]
     assert not roster.groups["room"].takers
     assert roster.mailboxes.snapshot() == {}
 
