@@ -125,6 +125,22 @@ class Extension(TypedDict):
     configure: Configure
 
 
+class Transport(Protocol):
+    """
+    A transport, as an outbox knows it.
+    """
+
+    def write(self, data: bytes) -> None:
+        """
+        Have the kernel take bytes, as soon as it will.
+        """
+
+    def get_write_buffer_size(self) -> int:
+        """
+        Count the bytes that the kernel has not taken yet.
+        """
+
+
 class Sink(Protocol):
     """
     What an exchange writes through, whatever the version of HTTP below.
@@ -174,7 +190,7 @@ class Sink(Protocol):
         Delimit a part of the body, for writing it elsewhere.
         """
 
-    def switch(self, head: bytes) -> Callable[[bytes], None]:
+    def switch(self, head: bytes) -> Transport:
         """
         Answer with a switch of protocols; what is returned writes the new one's bytes.
         """

@@ -22,9 +22,8 @@ from fairway.wire.deflate import Deflate
 from fairway.wire.websocket import encode_close, websocket_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fairway.options import ServerOptions
+    from fairway.types import Transport
     from fairway.wire.prepared import Format, Prepared
 
     Piece = bytes | memoryview
@@ -72,15 +71,24 @@ class Ending(Protocol):
         """
 
 
-class Holding(Protocol):
+class _Nowhere:
     """
-    A transport, as an outbox knows it.
+    Stands in for a transport that is not there yet, or gone.
     """
+
+    def write(self, data: bytes) -> None:
+        """
+        Write nothing.
+        """
 
     def get_write_buffer_size(self) -> int:
         """
-        Count the bytes that the kernel has not taken yet.
+        Hold nothing.
         """
+        return 0
+
+
+_NOWHERE = _Nowhere()
 
 
 class Flusher:
@@ -140,7 +148,7 @@ class Flusher:
                         outbox._queue = None  # noqa: SLF001
                         frames += 1
                         size += len(entry)
-                        outbox._write(entry)  # noqa: SLF001
+                        outbox._transport.write(entry)  # noqa: SLF001
                     else:
                         outbox.flush()
                 done += len(batch)
@@ -187,7 +195,6 @@ class Outbox:
         "_overflowing",
         "_queue",
         "_transport",
-        "_write",
         "bytes_max",
         "clear",
         "format",
@@ -212,9 +219,10 @@ class Outbox:
             format: How prepared messages leave here.
         """
         self._flusher = flusher
-        # Not their bound methods, of which each would cost a connection at rest 64 bytes.
+        # Not their bound methods, of which each would cost a connection at rest 64 bytes, and
+        # a message a miss of the cache.
         self._exchange: Ending | None = exchange
-        self._transport: Holding | None = None
+        self._transport: Transport = _NOWHERE
         self._overflowing = False
         self._early: list[bytes] | None = None
         self._early_max = options.early_messages_max
@@ -222,7 +230,6 @@ class Outbox:
         self._queue: bytes | list[Piece] | None = None
         self._bytes = 0
         self._late_pong: bytes | None = None
-        self._write: Callable[[bytes], None] = _write_nowhere
         self.bytes_max = options.outbox_bytes_max
         self.format: Format = format
         self.state = OutboxState.CONNECTING
@@ -243,7 +250,7 @@ class Outbox:
         """
         queue = self._queue
         queued = 0 if queue is None else len(queue) if type(queue) is bytes else self._bytes
-        if self.writable or self._transport is None:
+        if self.writable:
             return queued
         return queued + self._transport.get_write_buffer_size()
 
@@ -347,22 +354,14 @@ class Outbox:
         self._flusher.control += 1
         self.send(frame)
 
-    def open(
-        self,
-        write: Callable[[bytes], None],
-        transport: Holding,
-        *,
-        writable: bool,
-    ) -> None:
+    def open(self, transport: Transport, *, writable: bool) -> None:
         """
         Let flow what was offered before the handshake was accepted, and all that follows.
 
         Args:
-            write: Writes bytes of the switched protocol.
-            transport: Says how many of them it still holds.
+            transport: Writes bytes of the switched protocol.
             writable: Whether it holds none.
         """
-        self._write = write
         self._transport = transport
         self.writable = writable
         self.state = _OPEN
@@ -410,8 +409,7 @@ class Outbox:
         self.state = OutboxState.CLOSED
         self._early = self._queue = self._late_pong = None
         self.writable = False
-        self._write = _write_nowhere
-        self._transport = None
+        self._transport = _NOWHERE
 
     def release(self) -> None:
         """
@@ -447,7 +445,7 @@ class Outbox:
             else:
                 data, frames = self._take(sys.maxsize if force else self._piece_bytes())
             self._flusher.count(frames, len(data))
-            self._write(data)
+            self._transport.write(data)
         return self._queue is None
 
     def _piece_bytes(self) -> int:
@@ -532,9 +530,3 @@ class Outbox:
         if not early:
             return self._early_max < 1
         return len(early) >= self._early_max or sum(map(len, early)) + size > self._early_bytes_max
-
-
-def _write_nowhere(data: bytes) -> None:
-    """
-    Stand in for a transport that is not there yet, or gone.
-    """

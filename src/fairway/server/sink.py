@@ -16,7 +16,6 @@ from fairway.wire.sse import event_chunk, event_plain
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
 
     from fairway.server.clock import DateHeader
     from fairway.wire.http1 import Request
@@ -116,12 +115,12 @@ class Http1Sink:
             _sent.value += len(framed)
             self._transport.write(framed)
 
-    def switch(self, head: bytes) -> Callable[[bytes], None]:
+    def switch(self, head: bytes) -> asyncio.Transport:
         """
         See ``types.Sink``: HTTP/1.1 switches by a 101, after which bytes are the peer's.
         """
         self.interim(head)
-        return self._transport.write
+        return self._transport
 
     def interim(self, head: bytes) -> None:
         """

@@ -145,7 +145,7 @@ class Stream:
         options = connection.worker.options
         if self.outbox.conflates:
             limit_unsent(transport.get_extra_info("socket"), options.latest_unsent_bytes_max)
-        self.outbox.open(transport.write, transport, writable=sink.writable)
+        self.outbox.open(transport, writable=sink.writable)
         if self._heartbeat:
             self._beat_at = connection.worker.loop.time() + self._heartbeat
             connection.expect_by(self._beat_at)

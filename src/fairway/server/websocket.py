@@ -341,8 +341,8 @@ class WebSocketExchange(Exchange):
             sock = connection.transport.get_extra_info("socket")
             limit_unsent(sock, options.latest_unsent_bytes_max)
         sink = connection.sink
-        write = sink.switch(head)
-        self.outbox.open(write, connection.transport, writable=sink.writable)
+        transport = sink.switch(head)
+        self.outbox.open(transport, writable=sink.writable)
         if options.ping_interval:
             self._ping_at = connection.worker.loop.time() + options.ping_interval
             connection.expect_by(self._ping_at)

@@ -143,7 +143,7 @@ async def test_a_busy_consumer_gets_direct_messages_behind_its_own(
     await hub.run(int)
     inbox, outbox = attach(hub, "a!1", "room")
     await hub.group_send("room", Kind.TEXT, b"1")
-    await hub.group_send("room", Kind.HANDLER, b"{}")
+    await hub.group_send("room", Kind.HANDLER, encode({"type": "x"}))
     inbox.idle = False
     await hub.group_send("room", Kind.TEXT, b"2")
     await hub.group_send("room", Kind.CLOSE, encode({"type": "websocket.close", "code": 4000}))
@@ -168,7 +168,7 @@ async def test_a_handlers_message_to_one_channel_is_kept_in_front_of_a_groups(
     hub.join("room", "a!1")
     for number in range(3):
         await hub.group_send("room", Kind.TEXT, b"%d straight" % number)
-        hub.send("a!1", Kind.HANDLER, b"{}")
+        hub.send("a!1", Kind.HANDLER, encode({"type": "x"}))
         await hub.group_send("room", Kind.TEXT, b"%d behind" % number)
         for kind in (Kind.HANDLER, Kind.TEXT):
             event = await inbox.next_event()

@@ -45,11 +45,12 @@ class Peer:
 
     def __init__(self, flusher: Flusher, options: ServerOptions) -> None:
         self.writes: list[bytes] = []
+        self.write: Callable[[bytes], None] = self.writes.append
         self.ends: list[tuple[int, str]] = []
         make: type[Outbox] = POLICIES[options.overflow]
         self.held = 0
         self.outbox = make(flusher, options, self)
-        self.outbox.open(self.writes.append, self, writable=True)
+        self.outbox.open(self, writable=True)
 
     def end(self, code: int, reason: str = "") -> None:
         """

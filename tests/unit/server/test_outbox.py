@@ -108,7 +108,7 @@ class TestFlusher:
         What is queued while the flusher writes leaves in the next turn.
         """
         first, second = peers(2)
-        first.outbox._write = lambda data: second.outbox.send(frame(b"answer"))
+        first.write = lambda data: second.outbox.send(frame(b"answer"))
         first.outbox.send(frame(b"x"))
         turns.turn()
         assert second.writes == []
@@ -124,7 +124,7 @@ class TestFlusher:
         def refuse(data: bytes) -> None:
             raise RuntimeError("closed")
 
-        broken.outbox._write = refuse
+        broken.write = refuse
         for peer in (broken, other):
             peer.outbox.offer(Prepared(data=b"1"))
         with pytest.raises(RuntimeError, match="closed"):
@@ -247,7 +247,7 @@ class TestFarBehind:
             write(data)
             peer.outbox.writable = False
 
-        peer.outbox._write = full
+        peer.write = full
         waits = []
         while peer.outbox.pending_bytes:
             waits.append(peer.outbox.crowded())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -167,7 +168,7 @@ class TestDropOldest:
             write(data)
             peer.outbox.writable = False
 
-        peer.outbox._write = full
+        peer.write = full
         for number in range(4):
             peer.outbox.offer(Prepared(data=b"%d" % number * 240))
         peer.outbox.writable = True
@@ -175,7 +176,7 @@ class TestDropOldest:
         for number in range(4, 9):
             peer.outbox.offer(Prepared(data=b"%d" % number * 240))
             turns.turn()
-        peer.outbox._write = write
+        peer.write = write
         assert read(peer).startswith(frame(b"0" * 240))
         assert b"".join(peer.writes).endswith(frame(b"8" * 240))
 
@@ -216,10 +217,11 @@ class TestDropOldest:
         flusher = Flusher(turns, options)  # type: ignore[arg-type] # as much of a loop as it needs
         outbox = POLICIES[policy](flusher, options, None)  # type: ignore[arg-type] # nobody ends it
         writes: list[bytes] = []
+        transport = SimpleNamespace(write=writes.append)
         for text in "abcde":
             assert outbox.offer(Prepared(text=text))
         assert dropped("before_accept") == before + 2
-        outbox.open(writes.append, None, writable=True)  # type: ignore[arg-type] # holds nothing
+        outbox.open(transport, writable=True)
         turns.turn()
         assert b"".join(writes) == b"".join(frame(text, 0x1) for text in (b"c", b"d", b"e"))
 
@@ -265,12 +267,12 @@ class TestLatest:
             write(data)
             peer.outbox.writable = False
 
-        peer.outbox._write = full
+        peer.write = full
         for number in range(8):
             peer.outbox.offer(Prepared(data=b"%04d" % number * 60))
         turns.turn()
         assert peer.outbox.pending_bytes < 2 * len(frame(bytes(240)))
-        peer.outbox._write = write
+        peer.write = write
         assert read(peer) == frame(b"0000" * 60) + frame(b"0007" * 60)
 
 
