@@ -121,7 +121,7 @@ async def broadcast(size: int, count: int) -> dict[str, float]:
         far.setblocking(False)
         transport, _ = await loop.create_connection(asyncio.Protocol, sock=near)
         outbox = Outbox(flusher, ServerOptions(), Peer())
-        outbox.open(transport.write, transport, writable=True)
+        outbox.open(transport, writable=True)
         outboxes.append(outbox)
 
     async def once(format: Format, text: str) -> int:  # noqa: A002 - the wire format

@@ -84,7 +84,7 @@ class Readers:
             near.setblocking(False)
             far.setblocking(False)
             outbox = Outbox(flusher, ServerOptions(), Peer())
-            outbox.open(near.sendall, Peer(), writable=True)
+            outbox.open(Peer(write=near.sendall), writable=True)
             self._outboxes.append(outbox)
             flusher.loop.add_reader(far, self._take, far)
 
@@ -128,7 +128,7 @@ def behind(flusher: Flusher, policy: str) -> Outbox:
     Make the outbox of a reader who takes nothing.
     """
     outbox = POLICIES[policy](flusher, ServerOptions(), Peer())
-    outbox.open(lambda data: None, Peer(65536), writable=False)
+    outbox.open(Peer(65536), writable=False)
     for _ in range(BACKLOGS[policy]):
         outbox.offer(Prepared(text="x" * 1200))
     return outbox

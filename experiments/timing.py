@@ -23,10 +23,12 @@ class Peer:
 
     Attributes:
         held: Bytes that the kernel has not taken.
+        write: Takes what the outbox writes.
     """
 
-    def __init__(self, held: int = 0) -> None:
+    def __init__(self, held: int = 0, write: Callable[[bytes], object] | None = None) -> None:
         self.held = held
+        self.write = write or _keep_nothing
 
     def get_write_buffer_size(self) -> int:
         """
@@ -38,6 +40,12 @@ class Peer:
         """
         Be ended.
         """
+
+
+def _keep_nothing(data: bytes) -> None:
+    """
+    Write to nobody.
+    """
 
 
 def compare(ways: Mapping[str, Way], count: int) -> dict[str, float]:

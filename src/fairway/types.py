@@ -130,7 +130,7 @@ class Transport(Protocol):
     A transport, as an outbox knows it.
     """
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> object:
         """
         Have the kernel take bytes, as soon as it will.
         """
