@@ -107,8 +107,10 @@ class Outbox:
     """
 
     pending_bytes = 0
+    takes_bodies = False
 
     def __init__(self, window: Window | None, encode: Any) -> None:
+        self.clear = False
         self.window = window
         self.encode = encode
 
