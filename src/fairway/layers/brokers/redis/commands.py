@@ -167,6 +167,12 @@ class Commands:
         """
         self._trouble = str(error)
 
+    def expect_link(self) -> None:
+        """
+        Have commands wait from now on, if none did any more: the server is there again.
+        """
+        self._patient_until = self._loop.time() + self._timeout
+
     def on_reply(self, reply: Any) -> None:
         """
         Take a reply: it is that of the command which was sent first. Hot path.

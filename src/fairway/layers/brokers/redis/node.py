@@ -292,6 +292,7 @@ class Node:
         courtesy = min(self._options.retry_delay_max, COURTESY_SECONDS_MAX)
         if self._begun and self._was_deaf(courtesy):
             # Who listens elsewhere is back a little later, and would miss what waits here.
+            self.commands.expect_link()
             try:
                 await asyncio.wait([link.lost], timeout=courtesy)
             except BaseException:  # It is closed meanwhile, and the link is nobody's yet.
@@ -358,6 +359,7 @@ class Node:
         """
         self._troubles[link] = error
         if error is None:
+            self.commands.expect_link()
             # Where one gets through, the other needs not wait. One that is open is in no hurry,
             # or it would come back without a pause as often as it is ended at once.
             for other, keeper in (("commands", self._commanding), ("listener", self._listening)):

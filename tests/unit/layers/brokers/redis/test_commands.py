@@ -191,6 +191,19 @@ async def test_waiting_for_a_link_is_bounded() -> None:
     assert line.link.written == ["A"]
 
 
+async def test_commands_wait_again_once_a_link_is_expected() -> None:
+    """
+    A server that is there again gets what was asked before the link to it is ready.
+    """
+    line = Line(timeout=0.01)
+    with pytest.raises(ChannelLayerUnavailable):
+        await line.commands.execute("A")
+    await asyncio.sleep(0.01)
+    line.commands.expect_link()
+    line.commands.execute("B")
+    assert line.attach().written == ["B"]
+
+
 async def test_what_waits_is_bounded() -> None:
     """
     By its bytes, which are free again once they are answered; one command may be any size.
