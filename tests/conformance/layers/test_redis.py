@@ -38,8 +38,8 @@ class TestRedisWithoutServer(ServedLayerConformance):
     """
 
     config: dict[str, Any] = {  # noqa: RUF012 - changed by no one
-        "connect_timeout": 0.5,
-        "command_timeout": 0.5,
+        "connect_timeout": 1.5,
+        "command_timeout": 1.5,
     }
 
     @pytest.fixture(autouse=True)

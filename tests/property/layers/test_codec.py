@@ -35,9 +35,9 @@ leaves = st.one_of(
 values = st.recursive(
     leaves,
     lambda inner: st.lists(inner) | st.dictionaries(texts | integers, inner),
-    max_leaves=20,
+    max_leaves=12,
 )
-messages = st.dictionaries(texts.filter(lambda key: key != "__asgi_channel__"), values)
+messages = st.dictionaries(texts.filter(lambda key: key != "__asgi_channel__"), values, max_size=5)
 
 
 def typed(value: Any) -> Any:
