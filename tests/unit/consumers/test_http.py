@@ -18,6 +18,7 @@ from fairway import metrics
 from fairway.broadcasting import abroadcast
 from fairway.consumers import AsyncHttpConsumer, EventStreamConsumer, LongPollConsumer
 from fairway.exceptions import LocalProtocolError
+from fairway.layers import get_channel_layer
 from fairway.testing import HttpCommunicator
 from fairway.types import Message
 from tests.unit.consumers.ends import NotingLayer
@@ -459,11 +460,14 @@ class TestLongPoll:
 
     async def poll(self, path: str = "/", consumer: Any = None) -> tuple[HttpCommunicator, Any]:
         """
-        Ask, and give what waits for the answer.
+        Ask, and give what waits for the answer; whatever is sent from then on may be it.
         """
         communicator = await open_stream((consumer or Poll).as_asgi(), path)
         communicator.sent_request = True
-        await asyncio.sleep(0.01)
+        layer = get_channel_layer()
+        async with asyncio.timeout(5):
+            while not layer.groups and not communicator.future.done():  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.001)
         return communicator, asyncio.create_task(communicator.get_response())
 
     async def test_news(self, layer: NotingLayer) -> None:
