@@ -36,7 +36,7 @@ class Plain(asyncio.Protocol):
         """
         Take the transport.
         """
-        self.write = transport.write  # type: ignore[attr-defined]
+        self.write = transport.write  # type: ignore[attr-defined] # it writes, too
 
     def data_received(self, data: bytes) -> None:
         """
@@ -54,7 +54,7 @@ class Lending(asyncio.BufferedProtocol):
         """
         Take the transport, and make the buffer.
         """
-        self.write = transport.write  # type: ignore[attr-defined]
+        self.write = transport.write  # type: ignore[attr-defined] # it writes, too
         self.buffer = bytearray(65_536)
 
     def get_buffer(self, sizehint: int) -> bytearray:

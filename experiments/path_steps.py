@@ -17,9 +17,7 @@ import asyncio
 import base64
 import inspect
 import os
-import subprocess
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from functools import wraps
@@ -29,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import uvloop
+
+from experiments.timing import measure_alone, run_measure
 
 if TYPE_CHECKING:
     from fairway.server.connection import Connection
@@ -276,23 +275,11 @@ def main(count: int = 4000) -> dict[str, float]:
     """
     Measure in a process of its own, since the functions of the paths are replaced there.
     """
-    with tempfile.TemporaryDirectory() as directory:
-        lines = subprocess.run(
-            [sys.executable, __file__, str(max(1, count // COUNT))],
-            check=True,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "FAIRWAY_RUNTIME_DIR": directory},
-        ).stdout
-    print(lines)
-    rows = (line.rsplit(maxsplit=1) for line in lines.splitlines())
-    return {label: float(cost) for label, cost in rows}
+    return measure_alone(__file__, max(1, count // COUNT))
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 1:
         main()
     else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(measure(int(sys.argv[1])))
-        os._exit(0)
+        run_measure(measure)

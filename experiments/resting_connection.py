@@ -20,16 +20,15 @@ import collections
 import gc
 import os
 import socket
-import subprocess
 import sys
-import tempfile
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import uvloop
+
+from experiments.timing import measure_alone, run_measure
 
 PATHS = {"keep-alive": "/", "asgi": "/", "visitor": "/visitor"}
 AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Firefox/140.0"
@@ -124,23 +123,12 @@ def main(count: int = 1000) -> dict[str, float]:
     """
     Measure in a process of its own, since there may be but one set of settings in each.
     """
-    with tempfile.TemporaryDirectory() as directory:
-        lines = subprocess.run(
-            [sys.executable, __file__, str(count)],
-            check=True,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "BENCHMARK_AUTH": "1", "FAIRWAY_RUNTIME_DIR": directory},
-        ).stdout
-    print(lines)
-    rows = (line.rsplit(maxsplit=1) for line in lines.splitlines())
-    return {label: float(size) for label, size in rows if label.endswith("in all")}
+    found = measure_alone(__file__, count, BENCHMARK_AUTH="1")
+    return {label: size for label, size in found.items() if label.endswith("in all")}
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 1:
         main()
     else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(measure(int(sys.argv[1])))
-        os._exit(0)
+        run_measure(measure)

@@ -4,10 +4,18 @@ What the experiments share: ways of doing one thing, timed side by side; the end
 
 from __future__ import annotations
 
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
-__all__ = ["Peer", "compare", "show"]
+import uvloop
+
+__all__ = ["Peer", "Way", "compare", "measure_alone", "run_measure", "show"]
 
 Way = Callable[[int], None]
 """
@@ -75,3 +83,35 @@ def show(figures: Mapping[str, float], unit: str = "ns") -> dict[str, float]:
         ratio = f"{value / first:8.2f} x" if first else ""
         print(f"{name:<44} {value:12,.0f} {unit}{ratio}")
     return dict(figures)
+
+
+def measure_alone(file: str, count: int, **environment: str) -> dict[str, float]:
+    """
+    Run an experiment in a process of its own, and read what it prints: a label and a number a line.
+
+    Args:
+        file: The experiment, which calls ``run_measure`` where it is given a count.
+        count: How much is measured.
+        environment: What its environment says besides.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        lines = subprocess.run(
+            [sys.executable, file, str(count)],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "FAIRWAY_RUNTIME_DIR": directory, **environment},
+        ).stdout
+    print(lines)
+    rows = (line.rsplit(maxsplit=1) for line in lines.splitlines())
+    return {label: float(number) for label, number in rows}
+
+
+def run_measure(measure: Callable[[int], Coroutine[Any, Any, None]]) -> None:
+    """
+    Be that process: measure as often as the command line says, and end at once.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(measure(int(sys.argv[1])))
+    sys.stdout.flush()
+    os._exit(0)

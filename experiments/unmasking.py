@@ -10,12 +10,13 @@ need its own set, are no faster.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.timing import compare, show
+from experiments.timing import Way, compare, show
 
 KEY = b"\x17\x2a\x55\xf0"
 SIZES = (16, 128, 4096)
@@ -61,16 +62,16 @@ def main(count: int = 2000) -> dict[str, float]:
         payload = bytes(range(256)) * (size // 256) + bytes(range(size % 256))
         assert by_number(payload) == by_bytes(payload) == by_tables(payload)
 
-        def repeat(way: object, payload: bytes = payload) -> object:
+        def repeat(way: Callable[[bytes], bytes], payload: bytes = payload) -> Way:
             def times(count: int) -> None:
                 for _ in range(count):
-                    way(payload)  # type: ignore[operator]
+                    way(payload)
 
             return times
 
         ways = {"number": by_number, "tables, made before": by_tables, "bytes": by_bytes}
         named = {f"{size} bytes, {name}": repeat(way) for name, way in ways.items()}
-        found |= show(compare(named, count))  # type: ignore[arg-type]
+        found |= show(compare(named, count))
     return found
 
 

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic, sleep
 
 from benchmarks.harness.cores import Cores
@@ -355,8 +356,15 @@ async def count_channels(redis: RedisServer, site: Server) -> float:
         for _ in range(MESSAGES):
             heard = len(crowd.sockets[0].heard)
             crowd.sockets[0].say("publish 20 1")
-            await until(lambda n=heard: all(len(each.heard) > n for each in crowd.sockets))  # type: ignore[misc]
+            await until(partial(_all_heard_more, crowd, heard))
         return (sum(commands(redis).values()) - sum(old.values())) / MESSAGES
+
+
+def _all_heard_more(crowd: Crowd, messages: int) -> bool:
+    """
+    Whether every socket has heard more than so many messages.
+    """
+    return all(len(each.heard) > messages for each in crowd.sockets)
 
 
 def commands(redis: RedisServer) -> dict[str, int]:

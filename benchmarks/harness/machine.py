@@ -69,7 +69,7 @@ def wait_until_calm(patience: float) -> Load:
         calm = now < CALM or (meanwhile is not None and meanwhile < CALM)
         if calm or waited >= patience:
             return Load(round(now, 2), round(waited, 1), meanwhile)
-        time.sleep(0.1)
+        time.sleep(0.1)  # The kernel tells nobody that it has renewed its average.
 
 
 def load_of(first: float, last: float, ticks: int) -> float:

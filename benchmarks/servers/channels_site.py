@@ -48,7 +48,7 @@ GROUP = "bench"
 urlpatterns: list[Any] = []
 
 
-class Echo(AsyncWebsocketConsumer):  # type: ignore[misc]
+class Echo(AsyncWebsocketConsumer):  # type: ignore[misc] # untyped
     """
     Send each text back.
     """
@@ -60,7 +60,7 @@ class Echo(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self.send(text_data=text_data)
 
 
-class Handler(AsyncWebsocketConsumer):  # type: ignore[misc]
+class Handler(AsyncWebsocketConsumer):  # type: ignore[misc] # untyped
     """
     A group member with a Python handler for each message and socket.
     """
@@ -94,13 +94,13 @@ class Handler(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self.send(text_data=event["text"])
 
 
-class Idle(AsyncWebsocketConsumer):  # type: ignore[misc]
+class Idle(AsyncWebsocketConsumer):  # type: ignore[misc] # untyped
     """
     A socket that is accepted and left alone.
     """
 
 
-class Http(AsyncHttpConsumer):  # type: ignore[misc]
+class Http(AsyncHttpConsumer):  # type: ignore[misc] # untyped
     """
     An answer of a consumer.
     """
@@ -113,7 +113,7 @@ class Http(AsyncHttpConsumer):  # type: ignore[misc]
         await self.send_response(200, b"Hello, world!", headers=headers)
 
 
-class Events(AsyncHttpConsumer):  # type: ignore[misc]
+class Events(AsyncHttpConsumer):  # type: ignore[misc] # untyped
     """
     A reader of the group's messages as events.
     """
@@ -153,7 +153,7 @@ application = ProtocolTypeRouter(
             [
                 path("http", Http.as_asgi()),
                 path("events", Events.as_asgi()),
-                re_path("", get_asgi_application()),  # type: ignore[arg-type]
+                re_path("", get_asgi_application()),  # type: ignore[arg-type] # stubs know views alone
             ]
         ),
         "websocket": URLRouter(

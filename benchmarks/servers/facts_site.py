@@ -13,7 +13,7 @@ from itertools import count
 
 from django.conf import settings
 from django.urls import path
-from django_site import application, urlpatterns  # type: ignore[import-not-found]
+from django_site import application, urlpatterns  # type: ignore[import-not-found] # beside this
 
 import fairway
 

@@ -8,7 +8,7 @@ import argparse
 import asyncio
 
 import uvloop
-from picows import (  # type: ignore[import-not-found]
+from picows import (  # type: ignore[import-not-found] # of peers
     WSFrame,
     WSListener,
     WSMsgType,
@@ -18,7 +18,7 @@ from picows import (  # type: ignore[import-not-found]
 )
 
 
-class Member(WSListener):  # type: ignore[misc]
+class Member(WSListener):  # type: ignore[misc] # as above
     """
     A socket whose text is echoed, or published where it says ``publish <bytes> <burst>``.
     """

@@ -199,9 +199,7 @@ class Node:
         """
         End after everything was answered, in bounded time.
         """
-        self._probe.stop()
-        if self._following is not None:
-            self._following.cancel()
+        self._stop_looking()
         await self.commands.settle(timeout)
         self.commands.close()
         self.listener.close()
@@ -229,12 +227,18 @@ class Node:
         """
         End at once, on a loop that stood still.
         """
-        self._probe.stop()
-        if self._following is not None:
-            self._following.cancel()
+        self._stop_looking()
         self._stop_keepers()
         self.commands.close()
         self.listener.close()
+
+    def _stop_looking(self) -> None:
+        """
+        Look no more whether the subscriptions live, and where the master is.
+        """
+        self._probe.stop()
+        if self._following is not None:
+            self._following.cancel()
 
     def _stop_keepers(self) -> None:
         for keeper in self._keepers():
