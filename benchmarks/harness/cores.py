@@ -23,7 +23,7 @@ __all__ = ["Cores", "kept_awake", "pinned", "same_distance"]
 
 # Two placements differ by a factor of about 5, two readings of one by less than 1.3.
 TOLERANCE = 1.6
-LOOKS = 10
+LOOKS = 60
 PAUSE = 0.3
 
 
@@ -58,7 +58,8 @@ class Cores:
         Return the largest distance of several looks.
 
         Cores that are awake and busy are mostly held apart, so that is what can be had
-        again for the samples to come.
+        again for the samples to come. A host takes up to a quarter of a minute to move
+        cores that have just woken.
         """
         distances = [self.distance()]
         for _ in range(LOOKS - 1):

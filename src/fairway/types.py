@@ -8,7 +8,7 @@ it is absent, and everything still works, slower. Types only: no behaviour.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 if TYPE_CHECKING:
@@ -64,6 +64,15 @@ class Outbox(Protocol):
     def offer(self, prepared: Prepared) -> bool:
         """
         Queue one prepared message; False if the exchange is closing.
+        """
+
+    @staticmethod
+    def offer_all(outboxes: Iterable[Any], prepared: Prepared) -> Iterable[Any]:
+        """
+        Offer one prepared message to many outboxes of this kind, all on this loop.
+
+        Returns:
+            Those that are not ``clear``, which were offered nothing.
         """
 
     def close(self, code: int = 1000, reason: str = "") -> None:

@@ -548,11 +548,10 @@ def hand_out(direct: Mapping[Outbox, Member], takers: Iterable[Taker], envelope:
             if not member.give(envelope):
                 refused += 1
     else:
-        prepared = envelope.prepared
-        for outbox in direct:
-            if outbox.clear:
-                outbox.offer(prepared)
-            elif not direct[outbox].give(envelope):
+        first = next(iter(direct), None)
+        unclear = () if first is None else first.offer_all(direct, envelope.prepared)
+        for outbox in unclear:
+            if not direct[outbox].give(envelope):
                 refused += 1
     for taker in takers:
         if not taker.put(envelope):

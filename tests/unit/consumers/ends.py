@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fairway.exceptions import ClientDisconnected
@@ -109,6 +109,19 @@ class FakeOutbox:
         """
         self.offered.append(prepared.text if prepared.data is None else prepared.data)
         return True
+
+    @staticmethod
+    def offer_all(outboxes: Iterable[FakeOutbox], prepared: Prepared) -> list[FakeOutbox]:
+        """
+        Keep it in those that are clear.
+        """
+        unclear = []
+        for outbox in outboxes:
+            if outbox.clear:
+                outbox.offer(prepared)
+            else:
+                unclear.append(outbox)
+        return unclear
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """

@@ -63,6 +63,19 @@ class FakeOutbox:
         self.frames.append(prepared.encode(websocket_frame))
         return True
 
+    @staticmethod
+    def offer_all(outboxes: Iterable[FakeOutbox], prepared: Prepared) -> list[FakeOutbox]:
+        """
+        Keep it in those that are clear.
+        """
+        unclear = []
+        for outbox in outboxes:
+            if outbox.clear:
+                outbox.offer(prepared)
+            else:
+                unclear.append(outbox)
+        return unclear
+
     def close(self, code: int = 1000, reason: str = "") -> None:
         """
         Note that it was closed.
