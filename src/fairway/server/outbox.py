@@ -8,6 +8,8 @@ cost little more than one. Encoding lives in ``wire``, waiting in the exchange, 
 what else than an end a slow reader may meet in ``overflow``.
 """
 
+# ruff: noqa: SLF001 - fan-out and flusher are halves of the mechanism that outboxes are
+
 from __future__ import annotations
 
 import asyncio
