@@ -16,6 +16,7 @@ import logging
 import socket
 import sys
 import time
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -122,6 +123,19 @@ class Outbox:
         if self.window is not None:
             self.window.see(prepared.text or "")
         return True
+
+    @staticmethod
+    def offer_all(outboxes: Iterable[Outbox], prepared: Any) -> list[Outbox]:
+        """
+        Take one message for all that are clear; return the others.
+        """
+        unclear = []
+        for outbox in outboxes:
+            if outbox.clear:
+                outbox.offer(prepared)
+            else:
+                unclear.append(outbox)
+        return unclear
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """
