@@ -17,7 +17,8 @@ from fairway import metrics
 from fairway.exceptions import LocalProtocolError
 from fairway.options import ServerOptions
 from fairway.server import outbox as outbox_module
-from fairway.server.outbox import Flusher, OutboxState
+from fairway.server.outbox import MESSAGES_MAX, Flusher, Outbox, OutboxState
+from fairway.server.overflow import POLICIES
 from fairway.wire.prepared import Prepared
 from tests.unit.server.outboxes import Peer, Turns, frame, open_peers
 from tests.unit.wire.frames import PONG, TEXT
@@ -296,6 +297,58 @@ class TestFarBehind:
         for peer in (gone, closing, at_rest):
             peer.outbox.shut()
         assert metrics.drops.values["unread"] == before + 6
+
+
+    def test_many_tiny_messages(self, turns: Turns, peers: Any) -> None:
+        """
+        Who sends very many tiny messages waits by what they take in memory, whatever the policy.
+        """
+        for policy in POLICIES:
+            (peer,) = peers(1, overflow=policy)
+            peer.outbox.writable = False
+            sent = 1
+            while not peer.outbox.send(frame(b"x")):
+                sent += 1
+            assert sent == MESSAGES_MAX + 1
+            peer.outbox.writable = True
+            assert peer.outbox.flush()
+            assert not peer.outbox.crowded()
+
+    def test_a_last_word_that_nobody_reads(self, turns: Turns, peers: Any) -> None:
+        """
+        A close that never leaves is no message, and takes none off the count of messages.
+        """
+        gone, other = peers(2)
+        before = metrics.messages_sent.value
+        gone.outbox.writable = False
+        gone.outbox.finish(1000, "")
+        gone.outbox.shut()
+        other.outbox.offer(Prepared(text="x"))
+        turns.turn()
+        assert metrics.messages_sent.value == before + 1
+
+
+class TestEarly:
+    """
+    What is held until a handshake is accepted.
+    """
+
+    @pytest.mark.parametrize(
+        ("options", "held"),
+        [
+            ({"early_messages_max": 0}, 0),
+            ({"early_bytes_max": 0}, 0),
+            ({"early_bytes_max": 10}, 3),
+            ({"outbox_bytes_max": 10}, 3),
+        ],
+    )
+    def test_bounds(self, turns: Turns, options: dict[str, int], held: int) -> None:
+        """
+        It is bounded by number and bytes, and by what may be pending afterwards.
+        """
+        chosen = ServerOptions(**options)  # type: ignore[arg-type] # numbers
+        outbox = Outbox(Flusher(turns, chosen), chosen, None)  # type: ignore[arg-type] # as needed
+        assert [outbox.offer(Prepared(text="x")) for _ in range(5)].count(True) == held
 
 
 async def test_real_loop() -> None:
