@@ -257,7 +257,7 @@ class TestHost:
 
     @pytest.mark.parametrize("base", [object, list])
     def test_hosts_that_are_looked_up(self, settings: Settings, base: type[Any]) -> None:
-        """Where the hosts are no plain list, as those of tenants in a database, each is asked for."""
+        """Where the hosts are no plain list, as tenants in a database, each is asked for."""
         known = ["a.net"]
         hosts = type("Hosts", (base,), {"__iter__": lambda self: iter(known)})()
         settings.ALLOWED_HOSTS = hosts

@@ -54,7 +54,7 @@ class Http1Sink:
 
     Attributes:
         keep_alive: Whether another request may follow; known at the end of a response.
-        writable: Whether the transport holds no bytes, and nothing waits; set by the connection too.
+        writable: Whether nothing is pending; set by the connection too.
         waiting: What of the body is still to be written; None for nothing.
     """
 

@@ -129,7 +129,7 @@ class Stream:
             LocalProtocolError: The response has begun already, or a value is not known.
         """
         if self._exchange.state is State.GONE:
-            # The client has left while the application was about to say so: it will soon hear of it.
+            # It has left while the application was about to say so, which will soon hear of it.
             return
         configure(self.outbox, overflow, outbox_bytes_max)
         if heartbeat is not None:

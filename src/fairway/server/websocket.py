@@ -165,7 +165,7 @@ class WebSocketExchange(Exchange):
         if compress is not None and not isinstance(compress, bool):
             raise LocalProtocolError(f"expected compress=True or False, got {compress!r}")
         if self.state is _GONE:
-            # The peer has left while the application was about to say so: it will soon hear of it.
+            # It has left while the application was about to say so, which will soon hear of it.
             return
         configure(self.outbox, overflow, outbox_bytes_max)
         if compress is not None:
