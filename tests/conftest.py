@@ -31,7 +31,13 @@ KINDS_OF_COMMANDS = frozenset({"acceptance", "ux"})
 KINDS_WITH_IO = frozenset({"acceptance", "conformance", "integration", "protocol", "ux"})
 # Folders whose tests start the commands as strangers do. What runs there is measured where tests of
 # its own start it; measuring these too would only take each of very many processes longer to start.
-UNMEASURED = ("acceptance/compat", "acceptance/demo", "acceptance/deploy", "acceptance/testing", "ux")
+UNMEASURED = (
+    "acceptance/compat",
+    "acceptance/demo",
+    "acceptance/deploy",
+    "acceptance/testing",
+    "ux",
+)
 
 # The same examples on every run: a gate that is red by chance teaches people to run it again.
 # `pytest --hypothesis-profile explore` looks for new ones.
