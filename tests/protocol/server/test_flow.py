@@ -210,7 +210,7 @@ class TestBodies:
         """
         It may send on up to half of the limit; what waits is bounded, however small the parts are.
         """
-        served, _, call = await slow(app, serve)
+        served, peer, call = await slow(app, serve)
         await call.send("start", status=200)
         sink = served.connection.sink
         while not sink.waiting:
@@ -221,6 +221,9 @@ class TestBodies:
         assert sink.waiting
         assert len(sink.waiting) <= LIMIT // 2 // 64 + 1
         assert LIMIT // 2 < sink.pending_bytes <= LIMIT // 2 + 4096 + 64
+        peer.reset()
+        with pytest.raises(ClientDisconnected):
+            await sending
 
     @pytest.mark.parametrize("size", [1, 10_000, 70_000, 140_000, 300_000])
     async def test_order(self, app: Puppet, serve: Serve, size: int) -> None:
