@@ -3,7 +3,7 @@ Measure the figures that decide, side by side; write ``RESULTS.md`` and ``docs/b
 
     python benchmarks/run.py [--only echo,get] [--repeat 5] [--own] [--quick]
 
-Run it with the Python that has Fairway installed; ``README.md`` says the rest.
+Run it with the Python that ``scripts/bootstrap`` makes; ``README.md`` says the rest.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -42,54 +43,114 @@ QUICK = Plan(repeat=1, repeat_max=1, warmup=0.2, seconds=0.5, warm_sockets=50, i
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """
-    Measure what the command line asks for; return the exit status.
+    Do what the command line asks for; return the exit status.
     """
     asked = parser().parse_args(arguments)
-    # Told to end, it still ends what it started.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    plan = QUICK if asked.quick else Plan(repeat=asked.repeat, repeat_max=max(15, asked.repeat))
-    if asked.server:
-        plan = replace(plan, server_command=asked.server)
+    if asked.render:
+        write_results()
+        return 0
+    end_when_told()
     raise_file_limit()
     cores = Cores.choose()
     try:
-        with kept_awake(cores):
-            plan = replace(plan, distance=cores.usual_distance())
+        plan = make_plan(asked, cores)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
     print(f"Cores {cores.server} and {cores.load} are {plan.distance} ns apart.")
-    machine = describe(cores)
     recording = not (asked.quick or asked.server)
-    failed = False
     started = time.monotonic()
-    for whole in EVERYTHING:
-        if whole.name not in asked.only:
-            continue
-        block = without_peers(whole) if asked.own and isinstance(whole, Block) else whole
-        try:
-            facts = machine
-            if block.peers if isinstance(block, Facts) else uses_peers(block):
-                # Made before calm is waited for: making it is work.
-                environment()
-                facts = {**facts, "beside": versions()}
-            if block.redis if isinstance(block, Facts) else uses_redis(block):
-                facts = {**facts, "redis-server": redis_version()}
-            before = wait_until_calm(0 if asked.quick else asked.patience)
-            record = run_block(block, plan, cores, facts, before)
-        except (BuildError, LoadError, SubjectError) as error:
-            print(f"{block.name} was not measured: {error}\n", file=sys.stderr)
-            failed = True
-            continue
-        if recording:
-            save(block.name, record)
-            records = load()
-            (HERE / "RESULTS.md").write_text(render(records), encoding="utf-8")
-            write_page(records)
+    missing = measure_blocks(asked, plan, cores, recording=recording)
     print(f"That took {(time.monotonic() - started) / 60:.0f} minutes.")
+    if missing:
+        print(f"Not measured, so what the results say of it is older: {', '.join(missing)}.")
     if not recording:
         print("Nothing was recorded: results come from full runs of Fairway alone.")
-    return int(failed)
+    return int(bool(missing))
+
+
+def measure_blocks(
+    asked: argparse.Namespace, plan: Plan, cores: Cores, *, recording: bool
+) -> list[str]:
+    """
+    Measure one block after the other; return the names of those that could not be measured.
+    """
+    patience = 0.0 if asked.quick else asked.patience
+    machine = describe(cores)
+    missing = []
+    for block in EVERYTHING:
+        if block.name not in asked.only:
+            continue
+        record = measure_or_say_why(block, plan, cores, machine, patience)
+        if record is None:
+            missing.append(block.name)
+        elif recording:
+            save(block.name, record)
+            write_results()
+    return missing
+
+
+def end_when_told() -> None:
+    """
+    Have whoever ends this process end what it started as well.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Not under nohup.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+
+
+def make_plan(asked: argparse.Namespace, cores: Cores) -> Plan:
+    """
+    Return how the command line wants it measured, at the distance that the cores have now.
+
+    Raises:
+        BuildError: A program that is needed cannot be compiled.
+    """
+    plan = QUICK if asked.quick else Plan(repeat=asked.repeat, repeat_max=max(15, asked.repeat))
+    with kept_awake(cores):
+        distance = cores.usual_distance()
+    return replace(plan, distance=distance, server_command=asked.server, peers=not asked.own)
+
+
+def measure_or_say_why(
+    block: Block | Facts, plan: Plan, cores: Cores, machine: dict[str, str], patience: float
+) -> Record | None:
+    """
+    Measure one block; where that fails, say why and return None.
+    """
+    if isinstance(block, Block) and not plan.peers:
+        block = without_peers(block)
+    try:
+        # Before calm is waited for: what is made there is work.
+        machine = machine | what_stands_beside(block, plan)
+        return run_block(block, plan, cores, machine, wait_until_calm(patience))
+    except (BuildError, LoadError, SubjectError) as error:
+        reason = str(error)
+    except Exception:  # noqa: BLE001 - what one block did not foresee must not cost the others
+        reason = traceback.format_exc()
+    print(f"{block.name} was not measured: {reason}\n", file=sys.stderr)
+    return None
+
+
+def what_stands_beside(block: Block | Facts, plan: Plan) -> dict[str, str]:
+    """
+    Make what a block needs of others; return their versions, for the record.
+
+    Raises:
+        BuildError: It is not to be had.
+    """
+    if isinstance(block, Facts):
+        peers, redis = block.peers and plan.peers, block.redis
+    else:
+        peers, redis = uses_peers(block), uses_redis(block)
+    found = {}
+    if peers:
+        environment()
+        found["beside"] = versions()
+    if redis:
+        found["redis-server"] = redis_version()
+    return found
 
 
 def run_block(
@@ -121,6 +182,15 @@ def run_block(
         repetitions=repetitions,
         meanwhile=before.meanwhile,
     )
+
+
+def write_results() -> None:
+    """
+    Write both pages from the records there are.
+    """
+    records = load()
+    (HERE / "RESULTS.md").write_text(render(records), encoding="utf-8")
+    write_page(records)
 
 
 def show(line: str) -> None:
@@ -163,9 +233,15 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument(
         "--server",
+        default="",
         metavar="COMMAND",
         help="serve the ASGI applications by this command, with {app} and {port} in it, and "
         "record nothing",
+    )
+    result.add_argument(
+        "--render",
+        action="store_true",
+        help="measure nothing; write the pages from the results there are",
     )
     return result
 

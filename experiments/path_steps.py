@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-
 from experiments.timing import measure_alone, run_measure
 
 if TYPE_CHECKING:

@@ -27,7 +27,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-
 from experiments.timing import measure_alone, run_measure
 
 PATHS = {"keep-alive": "/", "asgi": "/", "visitor": "/visitor"}

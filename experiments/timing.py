@@ -23,6 +23,7 @@ Does the thing as often as it is told.
 """
 
 ROUNDS = 5
+RUNS_WITHIN = 600.0
 
 
 class Peer:
@@ -98,6 +99,7 @@ def measure_alone(file: str, count: int, **environment: str) -> dict[str, float]
         lines = subprocess.run(
             [sys.executable, file, str(count)],
             check=True,
+            timeout=RUNS_WITHIN,
             capture_output=True,
             text=True,
             env={**os.environ, "FAIRWAY_RUNTIME_DIR": directory, **environment},

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,6 +29,15 @@ LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
 KINDS_OF_COMMANDS = frozenset({"acceptance", "ux"})
 # Kinds whose tests open sockets and files, seen by the folder under tests/.
 KINDS_WITH_IO = frozenset({"acceptance", "conformance", "integration", "protocol", "ux"})
+# Folders whose tests start the commands as strangers do. What runs there is measured where tests of
+# its own start it; measuring these too would only take each of very many processes longer to start.
+UNMEASURED = (
+    "acceptance/compat",
+    "acceptance/demo",
+    "acceptance/deploy",
+    "acceptance/testing",
+    "ux",
+)
 
 # The same examples on every run: a gate that is red by chance teaches people to run it again.
 # `pytest --hypothesis-profile explore` looks for new ones.
@@ -78,6 +87,18 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """
+    Leave processes that a test of ``UNMEASURED`` starts, in fixtures too, out of the coverage.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if is_below(item.path, *UNMEASURED):
+            for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+                patch.delenv(name, raising=False)
+        return (yield)
 
 
 class LoopErrors(logging.Handler):
@@ -154,6 +175,13 @@ def kind_of(path: Path) -> str:
     The folder below tests/ that a test lies in.
     """
     return path.relative_to(Path(__file__).parent).parts[0]
+
+
+def is_below(path: Path, *folders: str) -> bool:
+    """
+    Whether a test lies in one of these folders below tests/.
+    """
+    return any(path.is_relative_to(Path(__file__).parent / folder) for folder in folders)
 
 
 def limit_of(slow: pytest.Mark, nodeid: str) -> float:

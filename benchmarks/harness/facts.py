@@ -16,10 +16,11 @@ from math import comb
 from benchmarks.harness.cores import Cores
 from benchmarks.harness.plan import Plan, Repetition, Sample
 from benchmarks.harness.store import Record
+from benchmarks.harness.text import judgement, table
 
 __all__ = ["Fact", "Facts", "Scenes", "fact_cells", "fact_table", "median_interval", "play"]
 
-HEAD = ("What", "bar", "median", "least to most", "interval of the median", "n", "verdict")
+HEAD = ("What", "bar", "aim", "median", "least to most", "interval of the median", "n", "verdict")
 CONFIDENCE = 0.95
 
 Scenes = Callable[[Plan, Cores, int], dict[str, float]]
@@ -38,6 +39,7 @@ class Fact:
         title: What a reader calls it.
         unit: What is counted; x is a ratio.
         bar: What must not be exceeded; None is for information.
+        aim: The number to come to.
         typical: Whether the median is judged, and not the worst.
     """
 
@@ -45,6 +47,7 @@ class Fact:
     title: str
     unit: str
     bar: float | None = None
+    aim: float | None = None
     typical: bool = False
 
 
@@ -59,7 +62,7 @@ class Facts:
         facts: What is found out.
         repeat: How often.
         redis: Whether a Redis takes part.
-        peers: Whether what others have made takes part.
+        peers: Whether what others have made takes part, where the plan has peers.
     """
 
     name: str
@@ -83,7 +86,9 @@ def play(block: Facts, plan: Plan, cores: Cores, report: Callable[[str], None]) 
         found = block.scenes(plan, cores, turn)
         repetitions.append({name: Sample(round(value, 6), 1) for name, value in found.items()})
         for fact in block.facts:
-            report(f"{block.name:>9} {turn + 1:2}  {fact.title}: {show(found[fact.name], fact)}")
+            if fact.name in found:
+                number = show(found[fact.name], fact)
+                report(f"{block.name:>9} {turn + 1:2}  {fact.title}: {number}")
     return repetitions
 
 
@@ -98,30 +103,36 @@ def fact_table(measured: Sequence[tuple[Facts, Record]]) -> Iterator[str]:
         "Judged by the worst repetition; ratios (x) by their median, whose interval is that of "
         f"order statistics at {CONFIDENCE:.0%}.\n"
     )
-    yield f"| {' | '.join(HEAD)} |"
-    yield f"|{'---|' * len(HEAD)}"
-    for block, record in measured:
-        for fact in block.facts:
-            yield f"| {' | '.join(fact_cells(fact, record.repetitions))} |"
-    yield ""
+    yield from table(
+        HEAD,
+        (
+            fact_cells(fact, record.repetitions)
+            for block, record in measured
+            for fact in block.facts
+        ),
+    )
 
 
 def fact_cells(fact: Fact, repetitions: Sequence[Mapping[str, Sample]]) -> tuple[str, ...]:
     """
     Return one line with its verdict.
     """
-    values = sorted(samples[fact.name].value for samples in repetitions)
+    bar = f"<= {fact.bar:g} {fact.unit}" if fact.bar is not None else ""
+    aim = f"{fact.aim:g}" if fact.aim is not None else ""
+    values = sorted(samples[fact.name].value for samples in repetitions if fact.name in samples)
+    if not values:
+        return (fact.title, bar, aim, "", "", "", "0", "not measured")
     median = statistics.median(values)
-    judged = median if fact.typical else values[-1]
     interval = median_interval(values) if fact.typical else None
     return (
         fact.title,
-        f"<= {fact.bar:g} {fact.unit}" if fact.bar is not None else "",
+        bar,
+        aim,
         show(median, fact),
         f"{show(values[0], fact)} to {show(values[-1], fact)}",
         f"{show(interval[0], fact)} to {show(interval[1], fact)}" if interval else "",
         str(len(values)),
-        "" if fact.bar is None else "holds" if judged <= fact.bar else "**missed**",
+        judgement(median if fact.typical else values[-1], fact.bar, fact.aim),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Self
 
 from benchmarks.harness.subjects import SubjectError
 
-__all__ = ["HANDSHAKE", "Crowd", "Socket", "http_get", "until"]
+__all__ = ["HANDSHAKE", "HAPPENS_WITHIN", "Crowd", "Socket", "http_get", "until"]
 
 HAPPENS_WITHIN = 20.0
 """
@@ -160,13 +160,19 @@ async def until(
 async def http_get(port: int, path: str) -> str:
     """
     Ask for a page, and give its body.
+
+    Raises:
+        SubjectError: It did not come in time.
     """
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
     try:
-        writer.write(
-            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
-        )
-        answer = await reader.read()
-    finally:
-        writer.close()
+        async with asyncio.timeout(HAPPENS_WITHIN):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(request.encode())
+                answer = await reader.read()
+            finally:
+                writer.close()
+    except TimeoutError:
+        raise SubjectError(f"{path} was not answered within {HAPPENS_WITHIN:g} s") from None
     return answer.partition(b"\r\n\r\n")[2].decode()

@@ -29,9 +29,9 @@ NEWCOMER = Facts(
     name="newcomer",
     scenes=newcomer,
     facts=(
-        Fact("commands", "new project to two chatting tabs", "commands", 4),
-        Fact("files", "new project: files made or changed", "files", 4),
-        Fact("lines", "new project: lines written", "lines", 40),
+        Fact("commands", "new project to two chatting tabs", "commands", 4, aim=3),
+        Fact("files", "new project: files made or changed", "files", 4, aim=3),
+        Fact("lines", "new project: lines written", "lines", 40, aim=25),
         Fact("packages", "new project: packages installed", "packages", 8),
         Fact("services", "new project: services to run", "services", 0),
     ),

@@ -15,8 +15,8 @@ from typing import Any
 
 from benchmarks.harness.build import BUILD
 from benchmarks.harness.facts_clients import http_get
+from benchmarks.harness.machine import free_port
 from benchmarks.harness.peers import environment
-from benchmarks.harness.redis_server import free_port
 from benchmarks.harness.subjects import SERVERS, Server, end, wait_until_ready
 
 __all__ = ["METRICS", "channels_site", "counters", "fairway_site"]
@@ -36,7 +36,7 @@ def fairway_site(hosts: list[Any] | None = None, *options: str) -> Iterator[Serv
     """
     command = [sys.executable, "-m", "fairway", "facts_site:application", "--metrics-path", METRICS]
     layer = {"default": {"BACKEND": REDIS_LAYER, "CONFIG": {"hosts": hosts}}} if hosts else {}
-    with _serving("facts-site", [*command, *options], {"FACTS_LAYERS": json.dumps(layer)}) as site:
+    with serving("facts-site", [*command, *options], {"FACTS_LAYERS": json.dumps(layer)}) as site:
         yield site
 
 
@@ -50,12 +50,12 @@ def channels_site(url: str) -> Iterator[Server]:
     """
     command = [str(environment() / "uvicorn"), "--no-access-log", "--lifespan", "off"]
     variables = {"BENCHMARK_LAYER": CORE_LAYER, "BENCHMARK_REDIS": url}
-    with _serving("facts-channels", [*command, "channels_site:application"], variables) as site:
+    with serving("facts-channels", [*command, "channels_site:application"], variables) as site:
         yield site
 
 
 @contextmanager
-def _serving(name: str, command: list[str], variables: Mapping[str, str]) -> Iterator[Server]:
+def serving(name: str, command: list[str], variables: Mapping[str, str]) -> Iterator[Server]:
     """
     Run a server, wait until it answers, and end it afterwards.
     """

@@ -13,7 +13,7 @@ from time import monotonic
 
 from benchmarks.harness.cores import Cores
 from benchmarks.harness.facts import Fact, Facts
-from benchmarks.harness.facts_clients import HANDSHAKE, Crowd, until
+from benchmarks.harness.facts_clients import HANDSHAKE, HAPPENS_WITHIN, Crowd, until
 from benchmarks.harness.facts_sites import counters, fairway_site
 from benchmarks.harness.plan import Plan
 from benchmarks.harness.subjects import Server, SubjectError
@@ -83,6 +83,7 @@ def standing_still(site: Server, number: int) -> Iterator[None]:
     try:
         for _ in range(number):
             found.append(one := socket.socket())
+            one.settimeout(HAPPENS_WITHIN)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             one.connect(("127.0.0.1", site.port))
             one.sendall(HANDSHAKE.format(path="/stalled").encode())

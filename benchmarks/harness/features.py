@@ -54,7 +54,7 @@ def pairs(plan: Plan, cores: Cores, turn: int) -> dict[str, float]:
         for switch in rotated(("off", "on"), turn):
             options, variables = (ON, LIMITS) if switch == "on" else (OFF, {})
             served = replace(plan, server_command=f"{plan.server_command or FAIRWAY} {options}")
-            with environment(variables):
+            with added_variables(variables):
                 sample = take_sample(task, served, cores, {})
             found[f"{task.name}, {switch}"] = sample.value
         found[task.name] = found[f"{task.name}, on"] / found[f"{task.name}, off"]
@@ -62,7 +62,7 @@ def pairs(plan: Plan, cores: Cores, turn: int) -> dict[str, float]:
 
 
 @contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
+def added_variables(variables: Mapping[str, str]) -> Iterator[None]:
     """
     Have children inherit further variables for a while.
     """

@@ -1,5 +1,5 @@
 """
-The machine a measurement runs on: calm, limits, and what to note down.
+The machine a measurement runs on: calm, limits, free ports, and what to note down.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import platform
 import resource
 import shutil
+import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pathlib import Path
 from benchmarks.harness.build import HERE
 from benchmarks.harness.cores import Cores
 
-__all__ = ["CALM", "Load", "describe", "load_of", "raise_file_limit", "wait_until_calm"]
+__all__ = ["Load", "describe", "free_port", "load_of", "raise_file_limit", "wait_until_calm"]
 
 # Load below which a block may start.
 CALM = 0.5
@@ -127,3 +128,12 @@ def first_line(*command: str) -> str:
         return "unknown"
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     return done.stdout.partition("\n")[0].strip() or "unknown"
+
+
+def free_port() -> int:
+    """
+    Return a port nobody listens on.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -21,13 +21,11 @@ from benchmarks.harness.samples import Spread, rotated
 from benchmarks.harness.subjects import REDIS_LAYERS, Server, SubjectError, running
 
 __all__ = [
-    "Plan",
-    "Repetition",
-    "Sample",
     "enough",
     "figures",
     "measure",
     "sample_or_failure",
+    "take_sample",
     "taking_part",
     "uses_peers",
     "uses_redis",

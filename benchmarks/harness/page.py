@@ -10,9 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.harness.build import HERE
-from benchmarks.harness.facts import fact_table
+from benchmarks.harness.facts import Facts, fact_table
 from benchmarks.harness.plot import Panel, draw
-from benchmarks.harness.report import bar_table, machines, measured_blocks, measured_facts
+from benchmarks.harness.report import (
+    bar_table,
+    commits,
+    machines,
+    measured_blocks,
+    measured_facts,
+)
 from benchmarks.harness.rows import Block
 from benchmarks.harness.standings import standing_tables, standings
 from benchmarks.harness.store import Record
@@ -39,12 +45,14 @@ def render_page(records: Mapping[str, Record]) -> str:
     """
     Return the page.
     """
-    measured = measured_blocks(records)
+    measured, facts = measured_blocks(records), measured_facts(records)
+    runs: list[tuple[Block | Facts, Record]] = [*measured, *facts]
     made = {
         "{bars}": bar_table(measured),
-        "{facts}": fact_table(measured_facts(records)),
+        "{facts}": fact_table(facts),
         "{tables}": standing_tables(measured),
-        "{machine}": machines(record for _, record in measured),
+        "{commits}": commits(runs),
+        "{machine}": machines(record for _, record in runs),
     }
     page = TEMPLATE.read_text(encoding="utf-8")
     for place, lines in made.items():

@@ -8,6 +8,7 @@ waits for the other; each reads its own CPU clock (``servers/layer_peer.py``).
 from __future__ import annotations
 
 import json
+import select
 import shutil
 import subprocess
 import sys
@@ -99,7 +100,7 @@ def running_peer(role: str, command: tuple[str, ...], core: int) -> Iterator[sub
             )
         stack.callback(process.kill)
         if role == "receive" and read_line(process) != "ready\n":
-            raise SubjectError("the receiver ended before its members had joined")
+            raise SubjectError("the members of the receiver have not joined")
         yield process
 
 
@@ -117,7 +118,8 @@ def answer(process: subprocess.Popen[str], seconds: float) -> dict[str, int]:
 
 def read_line(process: subprocess.Popen[str]) -> str:
     """
-    Read one line of what a process prints.
+    Read one line of what a process prints; it has a while for it, and then it counts as empty.
     """
     assert process.stdout is not None
-    return process.stdout.readline()
+    printed, _, _ = select.select([process.stdout], [], [], EXTRA_SECONDS)
+    return process.stdout.readline() if printed else ""

@@ -19,6 +19,8 @@ from benchmarks.harness.build import HERE, BuildError
 __all__ = ["ENVIRONMENT", "PEERS", "TITLES", "environment", "versions"]
 
 ENVIRONMENT = HERE.parent / ".venv-peers"
+INSTALLS_WITHIN = 900.0
+HINT = "Hint: --own does without most of the servers of others."
 SHARED = ("Django", "asgiref")
 """
 What the site itself needs, in the versions it has under Fairway.
@@ -118,7 +120,7 @@ def environment() -> Path:
         tools = f"{HERE.parent / '.tools' / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
         uv = shutil.which("uv", path=tools)
         if uv is None:
-            raise BuildError("uv was expected, for the servers to compare with. Hint: bootstrap.")
+            raise BuildError(f"uv was expected, which scripts/bootstrap installs. {HINT}")
         run(uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENT))
         # What is not in the file is not installed: nothing comes in a version of its own choice.
         run(uv, "pip", "install", "--quiet", "--no-deps", "--python", str(ENVIRONMENT), *wanted())
@@ -131,17 +133,22 @@ def run(*command: str) -> None:
     Run a command to its end.
 
     Raises:
-        BuildError: It failed; with what it printed.
+        BuildError: It failed, with what it printed, or took too long.
     """
-    done = subprocess.run(
-        command,
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_SYSTEM_CERTS": "1"},
-    )
+    what = " ".join(command[:3])
+    try:
+        done = subprocess.run(
+            command,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=INSTALLS_WITHIN,
+            env={**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_SYSTEM_CERTS": "1"},
+        )
+    except subprocess.TimeoutExpired:
+        raise BuildError(f"{what} took more than {INSTALLS_WITHIN:g} s. {HINT}") from None
     if done.returncode:
-        raise BuildError(f"{' '.join(command[:3])} failed:\n{done.stderr}")
+        raise BuildError(f"{what} failed. {HINT}\n{done.stderr}")
 
 
 def versions() -> str:

@@ -30,6 +30,7 @@ class Plan:
         distance: Nanoseconds the cores have to be apart for a sample to count.
         patience: Seconds after which it counts all the same, with its own distance.
         server_command: How an ASGI application of Fairway's is served; empty is by Fairway.
+        peers: Whether facts look at what others made, too.
     """
 
     repeat: int = 5
@@ -42,6 +43,7 @@ class Plan:
     distance: int = 0
     patience: float = 20.0
     server_command: str = ""
+    peers: bool = True
 
 
 @dataclass(frozen=True, slots=True)

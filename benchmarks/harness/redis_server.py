@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from benchmarks.harness.build import BuildError
 from benchmarks.harness.cores import pinned
+from benchmarks.harness.machine import free_port
 
 __all__ = ["redis_version", "running_redis"]
 
@@ -85,12 +86,3 @@ def wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
         except OSError:
             time.sleep(0.01)  # Nobody tells when it listens; the deadline is above.
     raise BuildError(f"redis-server did not answer on port {port}")
-
-
-def free_port() -> int:
-    """
-    Return a port nobody listens on.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

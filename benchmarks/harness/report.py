@@ -16,10 +16,11 @@ from benchmarks.harness.rows import Block, Row
 from benchmarks.harness.samples import Spread
 from benchmarks.harness.standings import standing_tables
 from benchmarks.harness.store import Record
-from benchmarks.harness.text import cell, spread_text, table
+from benchmarks.harness.text import cell, judgement, spread_text, table
 
 __all__ = [
     "bar_table",
+    "commits",
     "machines",
     "measured_blocks",
     "measured_facts",
@@ -165,10 +166,7 @@ def verdict(row: Row, repetitions: list[Repetition]) -> str:
         ground = Spread.of(figures(asked, repetitions)).median
         if ground > row.condition.limit:
             return f"does not count: P is {ground:.2f} C, above {row.condition.limit:g}"
-    spread = Spread.of(values)
-    if spread.median > row.bar:
-        return "**missed**"
-    return "aim reached" if row.aim is not None and spread.median <= row.aim else "holds"
+    return judgement(Spread.of(values).median, row.bar, row.aim)
 
 
 def failure_of(row: Row, repetitions: list[Repetition]) -> str:
@@ -227,11 +225,25 @@ def run_cells(block: Block | Facts, record: Record) -> tuple[str, ...]:
 
 def machines(records: Iterable[Record]) -> Iterator[str]:
     """
-    Yield each different machine once; the commit stands with the run.
+    Yield each different machine once, with all that stood beside; the commit stands with the run.
     """
     seen = []
     for record in records:
         facts = {name: fact for name, fact in record.machine.items() if name != "commit"}
         if facts not in seen:
             seen.append(facts)
+    for facts in seen:
+        if not any(facts.items() < more.items() for more in seen):
             yield ", ".join(f"{name} {fact}" for name, fact in facts.items()) + ".\n"
+
+
+def commits(runs: Iterable[tuple[Block | Facts, Record]]) -> Iterator[str]:
+    """
+    Yield a line for each state of the source: when it was measured, and which blocks.
+    """
+    found: dict[str, list[tuple[str, str]]] = {}
+    for block, record in runs:
+        found.setdefault(record.machine["commit"], []).append((record.measured[:10], block.name))
+    for commit, measured in found.items():
+        days, names = sorted({day for day, _ in measured}), [name for _, name in measured]
+        yield f"- `{commit}`, {' to '.join(dict.fromkeys((days[0], days[-1])))}: {', '.join(names)}"

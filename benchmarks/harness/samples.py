@@ -1,5 +1,5 @@
 """
-The arithmetic of a measurement: medians, quartiles, ratios inside repetitions.
+The arithmetic of a measurement: medians, quartiles, and whose turn it is.
 
 Pure functions on numbers. Nothing here knows what was measured.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = ["WIDTH_MAX", "Spread", "ratios", "rotated"]
+__all__ = ["WIDTH_MAX", "Spread", "rotated"]
 
 # Quartiles further apart than this, relative to the median, ask for more repetitions.
 WIDTH_MAX = 0.15
@@ -58,16 +58,6 @@ class Spread:
         Whether the quartiles are close enough to stop repeating.
         """
         return self.width <= WIDTH_MAX
-
-
-def ratios(values: Sequence[float], references: Sequence[float]) -> list[float]:
-    """
-    Divide each value by the reference of its own repetition.
-
-    Raises:
-        ValueError: There are not as many references as values.
-    """
-    return [value / reference for value, reference in zip(values, references, strict=True)]
 
 
 def rotated(items: Sequence[Item], turn: int) -> list[Item]:

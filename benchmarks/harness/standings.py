@@ -4,7 +4,7 @@ Who takes what in one test: the tables of peers, and what the picture is drawn f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.harness.measure import figures
@@ -28,7 +28,7 @@ class Standing:
         title: What readers call it.
         spread: What an operation costs it; None if it never came to an end.
         floor: How often the floor's cost that is, if the test has a floor.
-        channels: The same of Channels on Daphne.
+        channels: The same of whom the table names as ``channels``.
         failures: How many samples were tried in vain.
         failed: Why the first of them was.
     """
@@ -84,48 +84,50 @@ def ratio(task: Task, against: str, repetitions: list[Repetition]) -> float | No
     return Spread.of(values).median if values else None
 
 
-def standing_tables(measured: Iterable[tuple[Block, Record]], level: str = "###") -> Iterator[str]:
+def standing_tables(measured: Iterable[tuple[Block, Record]]) -> Iterator[str]:
     """
     Yield every table with a heading above it.
     """
     for block, record in measured:
+        tasks = {task.name: task for task in block.tasks}
         for asked in block.tables:
             found = standings(asked, block, record.repetitions)
-            if not found:
-                continue
-            units = {task.name: task.unit for task in block.tasks}
-            yield f"{level} {asked.title}\n"
-            yield from standing_table(found, asked, units[asked.tasks[0]])
+            if found:
+                yield f"### {asked.title}\n"
+                yield from standing_table(found, asked, tasks)
 
 
-def standing_table(found: list[Standing], asked: Table, unit: str) -> Iterator[str]:
+def standing_table(
+    found: list[Standing], asked: Table, tasks: Mapping[str, Task]
+) -> Iterator[str]:
     """
     Yield one table; columns that would be empty are left out.
     """
-    head = ["Who", unit, "quartiles", *(["x C"] if asked.floor else [])]
+    columns = {"x C": [one.floor for one in found]}
     if asked.channels:
-        head.append("x Channels on Daphne")
-    yield from table([*head, "n"], (cells(one, asked) for one in found))
+        columns[f"x {tasks[asked.channels].title}"] = [one.channels for one in found]
+    columns = {head: values for head, values in columns.items() if any(values)}
+    unit = tasks[asked.tasks[0]].unit
+    yield from table(
+        ["Who", unit, "quartiles", *columns, "n"],
+        (cells(one, ratios) for one, *ratios in zip(found, *columns.values(), strict=True)),
+    )
 
 
-def cells(one: Standing, asked: Table) -> list[str]:
+def cells(one: Standing, ratios: Sequence[float | None]) -> list[str]:
     """
-    Return one line of a table.
+    Return one line of a table, with ratios to others.
     """
     title = f"**{one.title}**" if one.ours else one.title
     count = str(one.spread.count if one.spread else 0)
     if one.failures:
         count += f", and {one.failures} failed: {cell(one.failed)}"
-    ratios = [
-        "" if value is None else three_digits(value)
-        for wanted, value in ((asked.floor, one.floor), (asked.channels, one.channels))
-        if wanted
-    ]
+    written = ["" if value is None else three_digits(value) for value in ratios]
     if one.spread is None:
-        return [title, "failed", "", *ratios, count]
+        return [title, "failed", "", *written, count]
     # More repetitions are no spread where there was one.
     spread = spread_text(one.spread, 2) if one.spread.count > 1 else ""
-    return [title, f"{one.spread.median:.2f}", spread, *ratios, count]
+    return [title, f"{one.spread.median:.2f}", spread, *written, count]
 
 
 def three_digits(value: float) -> str:

@@ -18,16 +18,18 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.harness.build import BUILD, HERE, build
 from benchmarks.harness.cores import Cores, pinned
+from benchmarks.harness.machine import free_port
 from benchmarks.harness.peers import PEERS, environment
-from benchmarks.harness.redis_server import free_port, running_redis
+from benchmarks.harness.redis_server import running_redis
 
 __all__ = [
+    "FAIRWAY",
     "REDIS_LAYERS",
     "SERVERS",
     "Server",
@@ -210,11 +212,11 @@ def wait_until_ready(server: Server) -> None:
 
 def end(process: subprocess.Popen[bytes], within: float = ENDS_WITHIN) -> None:
     """
-    Ask the process to end; after a while end its whole group.
+    Ask the process to end; after a while end it, and whoever of its group is left in any case.
     """
     process.terminate()
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(within)
-    except subprocess.TimeoutExpired:
+    with suppress(ProcessLookupError):  # All of them have ended by themselves.
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    process.wait()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from benchmarks.harness.samples import Spread
 
-__all__ = ["cell", "spread_text", "table"]
+__all__ = ["cell", "judgement", "spread_text", "table"]
 
 CELL_MAX = 160
 
@@ -38,3 +38,14 @@ def spread_text(spread: Spread, digits: int) -> str:
     """
     quartiles = f"{spread.lower:.{digits}f} to {spread.upper:.{digits}f}"
     return quartiles if spread.lower <= 0 else f"{quartiles} ({spread.width:.0%})"
+
+
+def judgement(value: float, bar: float | None, aim: float | None) -> str:
+    """
+    Say what a figure is against its bar and its aim; nothing where it has no bar.
+    """
+    if bar is None:
+        return ""
+    if value > bar:
+        return "**missed**"
+    return "aim reached" if aim is not None and value <= aim else "holds"

@@ -188,6 +188,9 @@ def _bounds(rules: Any) -> str:
     if rules["pattern"]:
         return str(rules["pattern"][1])
     low, high = rules["minimum"], rules["maximum"]
+    if rules["at_most"]:
+        # Its own largest value, if it has one, is that of the other.
+        return f"from {low or 0:.10g} to `{rules['at_most'].upper()}`"
     if high is not None:
         return f"from {low or 0:.10g} to {high:.10g}"
     return "" if low is None else f"from {low:.10g}"

@@ -235,11 +235,13 @@ def encode(message: Any, event: str | None = None, id: str | None = None) -> tup
         TypeError: It is nothing that can be sent.
         LocalProtocolError: The event's name or id could break its line.
     """
-    if isinstance(message, bytes | bytearray | memoryview):
+    # Mostly it is text: looked at first, since each union of types is made anew.
+    is_text = isinstance(message, str)
+    if not is_text and isinstance(message, bytes | bytearray | memoryview):
         if event is not None or id is not None:
             raise TypeError("an event with a name or id holds text, not bytes")
         return Kind.BINARY, bytes(message)
-    if isinstance(message, str | Promise):
+    if is_text or isinstance(message, Promise):
         kind, text = Kind.TEXT, str(message)
     else:
         kind = Kind.JSON

@@ -23,7 +23,9 @@ from fairway.options import (
     AREAS,
     Options,
     ServerOptions,
+    conflicts,
     validate,
+    validate_value,
 )
 
 __all__ = [
@@ -155,7 +157,12 @@ def readings(area: type[Options]) -> list[Reading]:
     """
     configured = _fairway()
     hints = get_type_hints(area)
-    return [_read(area, spec, hints[spec.name], configured) for spec in fields(area)]
+    found = {spec.name: _read(area, spec, hints[spec.name], configured) for spec in fields(area)}
+    right = {name: each.value for name, each in found.items() if not each.problem}
+    for name, problem in conflicts(area(**right)).items():
+        if name in right:
+            found[name] = found[name]._replace(problem=problem)
+    return list(found.values())
 
 
 def unknown_variables() -> list[UnknownSetting]:
@@ -229,7 +236,7 @@ def _read(
     problem = ""
     try:
         value = _convert(value, kind, where)
-        validate(area(**{spec.name: value}))
+        validate_value(spec, value)
     except ConfigurationError as error:
         problem = str(error)
     key = AREAS[area] + spec.name.upper()

@@ -23,7 +23,8 @@ class Fault(StrEnum):
 
     SETTING_INVALID = "fairway.R101"
     """
-    A flag, setting or variable has a value of the wrong type or out of bounds; nothing starts.
+    A flag, setting or variable has a value of the wrong type or out of bounds, or one that
+    contradicts another; nothing starts.
     """
     UNKNOWN_FLAG = "fairway.R102"
     """

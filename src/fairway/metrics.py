@@ -233,7 +233,7 @@ floods = LabelledCounter(
 )
 drops = LabelledCounter("fairway_drops_total", "reason", "Messages that reached nobody, by reason.")
 closes = LabelledCounter(
-    "fairway_closes_total", "code", "WebSockets closed by the server, by code."
+    "fairway_closes_total", "code", "WebSockets and event streams ended by the server, by code."
 )
 application_errors = Counter("fairway_application_errors_total", "Exceptions out of applications.")
 prepared = Counter("fairway_prepared_total", "Encodings made of prepared messages.")

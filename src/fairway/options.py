@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, TypeAlias, TypeVar
 
 from fairway.exceptions import ConfigurationError
@@ -26,8 +26,10 @@ __all__ = [
     "RateOptions",
     "RedisOptions",
     "ServerOptions",
+    "conflicts",
     "overridden",
     "validate",
+    "validate_value",
 ]
 
 
@@ -41,6 +43,8 @@ def option(
     choices: tuple[str, ...] = (),
     pattern: tuple[str, str] | None = None,
     setting: bool = True,
+    at_most: str = "",
+    distinct: bool = False,
 ) -> Any:
     """
     Declare one setting.
@@ -54,6 +58,8 @@ def option(
         choices: The only values accepted, for words.
         pattern: A regular expression that the whole text has to match, and what it asks for.
         setting: Whether the ``FAIRWAY`` dict may hold it, and not just a flag.
+        at_most: The option of the same area that it may not be above.
+        distinct: Whether no other option of the area of which this holds may have the same text.
     """
     metadata = {
         "help": help,
@@ -63,6 +69,8 @@ def option(
         "choices": choices,
         "pattern": pattern,
         "setting": setting,
+        "at_most": at_most,
+        "distinct": distinct,
     }
     return field(default=default, metadata=metadata)
 
@@ -122,6 +130,7 @@ class ServerOptions:
         unit="s",
         minimum=0.01,
         maximum=3600,
+        at_most="respawn_delay_max",
     )
     respawn_delay_max: float = option(
         10.0, "The longest such time.", unit="s", minimum=0.01, maximum=3600
@@ -138,16 +147,19 @@ class ServerOptions:
         "/-/health",
         "Path that answers 200 while the process lives; empty for none.",
         pattern=("(/.*)?", "empty or a path that begins with /"),
+        distinct=True,
     )
     ready_path: str = option(
         "/-/ready",
         "Path that answers 200 while new work is welcome, else 503; empty for none.",
         pattern=("(/.*)?", "empty or a path that begins with /"),
+        distinct=True,
     )
     metrics_path: str = option(
         "",
         "Path that shows the counters to clients on this machine; empty for none.",
         pattern=("(/.*)?", "empty or a path that begins with /"),
+        distinct=True,
     )
 
     connections_max: int = option(
@@ -200,7 +212,11 @@ class ServerOptions:
         False, "Compress messages (permessage-deflate) of clients that offer it."
     )
     compress_bytes_min: int = option(
-        512, "Smaller messages go out as they are.", unit="bytes", minimum=1
+        512,
+        "Smaller messages go out as they are.",
+        unit="bytes",
+        minimum=1,
+        at_most="compress_bytes_max",
     )
     compress_bytes_max: int = option(
         65536,
@@ -266,7 +282,10 @@ class ServerOptions:
         minimum=1024,
     )
     latest_unsent_bytes_max: int = option(
-        16384, "Bytes that it takes ahead where overflow is latest.", unit="bytes", minimum=1024
+        16384,
+        "Bytes that it takes ahead where overflow is latest, if that is less.",
+        unit="bytes",
+        minimum=1024,
     )
     outbox_stall_timeout: float = option(
         30.0,
@@ -551,29 +570,70 @@ Each area with what its keys in the ``FAIRWAY`` dict begin with.
 
 def validate(options: Options) -> None:
     """
-    Check every field against its bounds.
+    Check every field against its bounds, and against the others.
 
     Raises:
-        ConfigurationError: The first value outside them, with the bounds.
+        ConfigurationError: The first value outside them, with the bounds; or the first two that
+            contradict each other.
     """
     for spec in fields(options):
-        value, rules = getattr(options, spec.name), spec.metadata
-        if value is None:
-            continue
-        low, high, unit = rules["minimum"], rules["maximum"], rules["unit"]
-        if rules["choices"] and value not in rules["choices"]:
-            message = f"{spec.name} must be one of {', '.join(rules['choices'])}, not {value!r}"
-            raise ConfigurationError(message)
-        text = rules["pattern"] if isinstance(value, str) else None
-        if text and not re.fullmatch(text[0], value):
-            raise ConfigurationError(f"{spec.name} must be {text[1]}, not {value!r}")
-        if not (low is None and high is None) and not isinstance(value, int | float):
-            raise ConfigurationError(f"{spec.name} must be a number, not {value!r}")
-        if (low is not None and value < low) or (high is not None and value > high):
-            bounds = f"at least {low:g}" if high is None else f"between {low or 0:g} and {high:g}"
-            raise ConfigurationError(
-                f"{spec.name} must be {bounds}{f' {unit}' if unit else ''}, not {value!r}"
-            )
+        validate_value(spec, getattr(options, spec.name))
+    for message in conflicts(options).values():
+        raise ConfigurationError(message)
+
+
+def validate_value(spec: Field[Any], value: Any) -> None:
+    """
+    Check one field's value against the field's bounds.
+
+    Raises:
+        ConfigurationError: It is outside them, with the bounds.
+    """
+    rules = spec.metadata
+    if value is None:
+        return
+    low, high, unit = rules["minimum"], rules["maximum"], rules["unit"]
+    if rules["choices"] and value not in rules["choices"]:
+        message = f"{spec.name} must be one of {', '.join(rules['choices'])}, not {value!r}"
+        raise ConfigurationError(message)
+    text = rules["pattern"] if isinstance(value, str) else None
+    if text and not re.fullmatch(text[0], value):
+        raise ConfigurationError(f"{spec.name} must be {text[1]}, not {value!r}")
+    if not (low is None and high is None) and not isinstance(value, int | float):
+        raise ConfigurationError(f"{spec.name} must be a number, not {value!r}")
+    if (low is not None and value < low) or (high is not None and value > high):
+        bounds = f"at least {low:g}" if high is None else f"between {low or 0:g} and {high:g}"
+        raise ConfigurationError(
+            f"{spec.name} must be {bounds}{f' {unit}' if unit else ''}, not {value!r}"
+        )
+
+
+def conflicts(options: Options) -> dict[str, str]:
+    """
+    Find fields that contradict each other, though each is within its own bounds.
+
+    Returns:
+        What is wrong and what helps, by the field that is to say so; empty for nothing.
+    """
+    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    for spec in fields(options):
+        name, value, rules = spec.name, getattr(options, spec.name), spec.metadata
+        if rules["at_most"]:
+            bound = getattr(options, rules["at_most"])
+            if value > bound:
+                found[name] = (
+                    f"{name} must be at most {rules['at_most']} ({bound} {rules['unit']}), not "
+                    f"{value!r}: lower the one or raise the other"
+                )
+        if rules["distinct"] and value:
+            other = texts.setdefault(value, name)
+            if other != name:
+                found[name] = (
+                    f"{name} must not be {value!r}, as {other} is, since one of them alone would "
+                    "answer: choose another path, or none"
+                )
+    return found
 
 
 Area = TypeVar("Area", bound=Options)

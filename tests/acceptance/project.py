@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 from secrets import token_hex
@@ -80,6 +82,16 @@ def original() -> Path:
     return folder
 
 
+def free_port() -> int:
+    """
+    A port that nobody has, and that the kernel gives nobody who asks for any.
+    """
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 class Command:
     """
     A running command of a project.
@@ -96,7 +108,7 @@ class Command:
         What was printed up to there is not looked at again.
         """
         assert self.process.stdout is not None
-        async with asyncio.timeout(SECONDS_MAX):
+        async with self._in_time(f"print {pattern!r}"):
             while True:
                 found = re.search(pattern, self.output)
                 if found:
@@ -117,7 +129,7 @@ class Command:
         Wait for its end and give its exit status with what it printed last.
         """
         assert self.process.stdout is not None
-        async with asyncio.timeout(SECONDS_MAX):
+        async with self._in_time("end"):
             self.output += (await self.process.stdout.read()).decode()
             return await self.process.wait(), self.output
 
@@ -141,6 +153,19 @@ class Command:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         await self.ended()
+
+    @asynccontextmanager
+    async def _in_time(self, what: str) -> AsyncIterator[None]:
+        """
+        Bound a wait for what it does, and say what it did instead.
+        """
+        try:
+            async with asyncio.timeout(SECONDS_MAX):
+                yield
+        except TimeoutError:
+            raise AssertionError(
+                f"it did not {what} within {SECONDS_MAX} s; it printed: {self.output}"
+            ) from None
 
 
 def descendants(pid: int) -> list[int]:

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 
 import pytest
 
-from benchmarks.harness.facts_clients import Crowd, until
+from benchmarks.harness import facts_clients
+from benchmarks.harness.facts_clients import Crowd, http_get, until
 from benchmarks.harness.facts_redis import Talk, heard_since, missing
 from benchmarks.harness.facts_sites import counters, fairway_site
 from benchmarks.harness.subjects import SubjectError
@@ -42,3 +44,13 @@ async def test_what_never_happens() -> None:
     """It ends its block with an error, after a while."""
     with pytest.raises(SubjectError, match="within 0 s"):
         await until(lambda: False, seconds=0.0)
+
+
+async def test_a_page_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes connections and answers nothing ends its block with an error."""
+    monkeypatch.setattr(facts_clients, "HAPPENS_WITHIN", 0.05)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(SubjectError, match="/metrics was not answered within"),
+    ):
+        await http_get(silent.getsockname()[1], "/metrics")

@@ -5,13 +5,17 @@ The benchmark programs compile, speak right WebSocket and HTTP, and notice what 
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
+from benchmarks import run
+from benchmarks.harness import pair
 from benchmarks.harness.blocks import BLOCKS
 from benchmarks.harness.cores import Cores, kept_awake
+from benchmarks.harness.facts import Facts
 from benchmarks.harness.load import LoadError, LoadResult, drive, holding
 from benchmarks.harness.measure import sample_or_failure, uses_peers, uses_redis
 from benchmarks.harness.pair import measure_pair
@@ -19,7 +23,8 @@ from benchmarks.harness.peers import PEERS
 from benchmarks.harness.plan import Plan
 from benchmarks.harness.redis_server import redis_version
 from benchmarks.harness.rows import Task
-from benchmarks.harness.subjects import Server, SubjectError, running
+from benchmarks.harness.subjects import Server, SubjectError, end, running
+from benchmarks.run import measure_or_say_why, what_stands_beside
 
 CORES = Cores.choose()
 EVENTS = ("--connections", "8", "--stream", "/events")
@@ -155,3 +160,52 @@ def test_distance_of_the_cores() -> None:
     """Two cores are some way apart, and a core is not away from itself."""
     assert Cores(server=CORES.server, load=CORES.server).distance() == 0
     assert (CORES.distance() > 0) == (CORES.server != CORES.load)
+
+
+def test_nobody_is_left_behind() -> None:
+    """What a server that has ended had started is ended, too."""
+    process = subprocess.Popen(
+        ["sh", "-c", "sleep 60 & echo started"], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() == b"started\n"
+        process.wait(5)
+        end(process)
+        # Its output ends with the last who holds it.
+        assert process.stdout.read() == b""
+
+
+def test_a_side_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that never gets ready is not waited for without end."""
+    monkeypatch.setattr(pair, "EXTRA_SECONDS", 0.05)
+    with subprocess.Popen(["sleep", "60"], stdout=subprocess.PIPE, text=True) as process:
+        assert pair.read_line(process) == ""
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (SubjectError("it ended"), "broken was not measured: it ended"),
+        (KeyError("unforeseen"), "KeyError: 'unforeseen'"),
+    ],
+)
+def test_a_block_that_fails(
+    error: Exception, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Why it could not be measured is printed, be it foreseen or not, and there is no record."""
+
+    def broken(plan: Plan, cores: Cores, turn: int) -> dict[str, float]:
+        raise error
+
+    block = Facts(name="broken", scenes=broken, facts=(), repeat=1)
+    assert measure_or_say_why(block, Plan(), CORES, {}, patience=0.0) is None
+    assert said in capsys.readouterr().err
+
+
+def test_what_blocks_need_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Facts without the servers of others do not ask for these."""
+    monkeypatch.setattr(run, "environment", lambda: pytest.fail("it was asked for"))
+    block = Facts(name="a", scenes=lambda *_: {}, facts=(), repeat=1, redis=True, peers=True)
+    assert set(what_stands_beside(block, Plan(peers=False))) == {"redis-server"}

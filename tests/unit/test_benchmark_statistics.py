@@ -4,6 +4,7 @@ The arithmetic behind ``benchmarks/RESULTS.md``, and that a partial run loses no
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -11,16 +12,19 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks.harness import machine
+from benchmarks.harness.all_facts import ALL_FACTS
 from benchmarks.harness.blocks import BLOCKS
+from benchmarks.harness.build import HERE
 from benchmarks.harness.cores import same_distance
 from benchmarks.harness.machine import load_of
 from benchmarks.harness.measure import enough, figures, taking_part, without_peers
 from benchmarks.harness.page import panels, render_page, write_page
+from benchmarks.harness.peers import PEERS
 from benchmarks.harness.plan import Plan, Repetition, Sample
-from benchmarks.harness.report import render, verdict
+from benchmarks.harness.report import commits, machines, render, verdict
 from benchmarks.harness.rows import Block, Condition, Row, Table, Task
-from benchmarks.harness.samples import WIDTH_MAX, Spread, ratios, rotated
-from benchmarks.harness.standings import standings
+from benchmarks.harness.samples import WIDTH_MAX, Spread, rotated
+from benchmarks.harness.standings import standing_tables, standings
 from benchmarks.harness.store import Record, load, save
 
 ROW = Row("a row", "ours", "floor", "C", bar=2.0, aim=1.5)
@@ -38,6 +42,13 @@ def record(block: str, value: float, day: str = "2026-01-02") -> Record:
     Return a record in which every task of the block cost the same.
     """
     tasks = next(known.tasks for known in BLOCKS if known.name == block)
+    return of_block([repetition(**{task.name: value for task in tasks})], day)
+
+
+def of_block(repetitions: list[Repetition], day: str = "2026-01-02") -> Record:
+    """
+    Return the record of some repetitions.
+    """
     return Record(
         measured=f"{day}T03:04:05+00:00",
         command="python benchmarks/run.py",
@@ -45,7 +56,7 @@ def record(block: str, value: float, day: str = "2026-01-02") -> Record:
         load_average=0.1,
         waited=0.0,
         window=2.0,
-        repetitions=[repetition(**{task.name: value for task in tasks})],
+        repetitions=repetitions,
     )
 
 
@@ -85,12 +96,8 @@ class TestRatios:
 
     def test_each_by_its_own_reference(self) -> None:
         """A repetition on a slow machine counts like one on a fast machine."""
-        assert ratios([2.0, 20.0], [1.0, 10.0]) == [2.0, 2.0]
-
-    def test_a_reference_is_missing(self) -> None:
-        """Repetitions that cannot be paired are an error."""
-        with pytest.raises(ValueError, match="zip"):
-            ratios([1.0, 2.0], [1.0])
+        repetitions = [repetition(ours=2.0, floor=1.0), repetition(ours=20.0, floor=10.0)]
+        assert figures(ROW, repetitions) == [2.0, 2.0]
 
     def test_figures_of_a_row(self) -> None:
         """A row against the floor is a ratio or a difference, one against nothing counts KiB."""
@@ -219,6 +226,17 @@ class TestPeers:
         assert (ours.spread.median, ours.floor, ours.channels) == (4.0, 2.0, 0.1)
         assert (dead.spread, dead.failures, dead.failed) == (None, 1, "did not answer")
 
+    def test_columns(self) -> None:
+        """The last column says whose cost it is in, and is left out where they took no part."""
+        repetitions = [repetition(ours=3.0, floor=2.0, theirs=30.0)]
+        alone = [repetition(ours=3.0, floor=2.0)]
+        page = "\n".join(standing_tables([(BLOCK, of_block(repetitions))]))
+        assert "| Who | us | quartiles | x C | x Channels on Daphne | n |" in page
+        assert "| **Fairway** | 3.00 |  | 1.5 | 0.1 | 1 |" in page
+        page = "\n".join(standing_tables([(BLOCK, of_block(alone))]))
+        assert "| Who | us | quartiles | x C | n |" in page
+        assert "| **Fairway** | 3.00 |  | 1.5 | 1 |" in page
+
     def test_repetitions(self) -> None:
         """Rows with a bar decide how often a block is repeated, and peers do not."""
         plan = Plan(repeat=2, repeat_max=4)
@@ -316,3 +334,40 @@ def test_rows_name_their_tasks() -> None:
             assert {row.task, row.against} <= names
             if row.condition is not None:
                 assert {row.condition.task, row.condition.against} <= names
+
+
+def test_what_was_measured_when() -> None:
+    """The page says of each state of the source which blocks were measured, and on which days."""
+    later = record("get", 1.0, day="2026-01-03")
+    runs = [(block, record(block.name, 1.0)) for block in BLOCKS if block.name in {"echo", "sse"}]
+    (get,) = (block for block in BLOCKS if block.name == "get")
+    older = replace(later, machine={"commit": "old"})
+    assert list(commits([*runs, (get, later)])) == [
+        "- `abc1234`, 2026-01-02 to 2026-01-03: echo, sse, get"
+    ]
+    assert list(commits([*runs, (get, older)])) == [
+        "- `abc1234`, 2026-01-02: echo, sse",
+        "- `old`, 2026-01-03: get",
+    ]
+
+
+def test_each_block_is_explained() -> None:
+    """README's tables have a line for every block, and for every server that is measured."""
+    text = (HERE / "README.md").read_text()
+    first_cells = re.findall(r"(?m)^\| ([^|]+) \|", text)
+    lines = {name.strip() for cell in first_cells for name in cell.split(",")}
+    assert {block.name for block in (*BLOCKS, *ALL_FACTS)} <= lines
+    ours = {task.subject for block in BLOCKS for task in block.tasks if not task.peer}
+    assert ours - {"floor", "bare"} <= lines
+    assert {name for name in PEERS if not name.endswith(("-core", "-pubsub"))} <= lines
+
+
+def test_one_machine() -> None:
+    """A machine stands on the page once, with all that took part in any block."""
+    alone = record("echo", 1.0)
+    beside = replace(alone, machine=alone.machine | {"beside": "channels 1.2"})
+    other = replace(alone, machine={"cpu": "another", "commit": "abc1234"})
+    assert list(machines([alone, beside, alone, other])) == [
+        "cpu a processor, beside channels 1.2.\n",
+        "cpu another.\n",
+    ]

@@ -75,6 +75,7 @@ def test_is_registered_under_its_tag() -> None:
         ("FAIRWAY", {"LAYER_CAPACITY": 0}, "E002", "must be at least 1", "default"),
         ("FAIRWAY", {"NAMESPACE": "a/b"}, "E002", "must be 1 to 64 letters", "default"),
         ("FAIRWAY", {"RUNTIME_DIR": "run"}, "E002", "must be an absolute path", "default"),
+        ("FAIRWAY", {"COMPRESS_BYTES_MAX": 9}, "E002", "at most compress_bytes_max (9", "default"),
         ("FAIRWAY", ["HEAD_TIMEOUT"], "E002", "FAIRWAY must be a dict, not list", "default"),
         ("ASGI_APPLICATION", "fairway.asgj.application", "W001", "'fairway.asgi'", "remove it"),
         (

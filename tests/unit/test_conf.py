@@ -136,6 +136,55 @@ def test_a_wrong_value_names_its_place(settings: Settings, fairway: Any, text: s
         resolve_server_options()
 
 
+@pytest.mark.parametrize(
+    ("fairway", "text"),
+    [
+        (
+            {"COMPRESS_BYTES_MIN": 100000},
+            "compress_bytes_min must be at most compress_bytes_max (65536 bytes), not 100000: "
+            "lower the one or raise the other",
+        ),
+        (
+            {"COMPRESS_BYTES_MAX": 100},
+            "compress_bytes_min must be at most compress_bytes_max (100 bytes), not 512: ",
+        ),
+        ({"RESPAWN_DELAY": 30}, "must be at most respawn_delay_max (10.0 s), not 30.0: "),
+        (
+            {"HEALTH_PATH": "/up", "READY_PATH": "/up"},
+            "ready_path must not be '/up', as health_path is, since one of them alone would "
+            "answer: choose another path, or none",
+        ),
+        ({"METRICS_PATH": "/-/ready"}, "metrics_path must not be '/-/ready', as ready_path is"),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused(
+    settings: Settings, fairway: Any, text: str
+) -> None:
+    """
+    Each would do by itself; together one of them would silently do nothing.
+    """
+    settings.FAIRWAY = fairway
+    with pytest.raises(ConfigurationError, match=re.escape(text)):
+        resolve_server_options()
+
+
+@pytest.mark.parametrize(
+    "fairway",
+    [
+        {"COMPRESS_BYTES_MIN": 1000000, "COMPRESS_BYTES_MAX": 1000000},
+        {"RESPAWN_DELAY": 30, "RESPAWN_DELAY_MAX": 60},
+        {"HEALTH_PATH": "", "READY_PATH": "", "METRICS_PATH": ""},
+    ],
+)
+def test_values_that_go_together_pass(settings: Settings, fairway: Any) -> None:
+    """
+    A bound that is moved moves what is bounded by it.
+    """
+    settings.FAIRWAY = fairway
+    options, _ = resolve_server_options()
+    assert all(getattr(options, key.lower()) == value for key, value in fairway.items())
+
+
 def test_a_wrong_variable_or_flag_names_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     The reader knows where to look.

@@ -13,7 +13,8 @@ from pytest_django import Settings
 
 from fairway import metrics
 from fairway.security import AllowedHostsOriginValidator, OriginValidator, admit, refusal
-from fairway.security.handshake import _admitted, describe_hosts
+from fairway.security import handshake as handshake_module
+from fairway.security.handshake import Admitted, describe_hosts
 
 pytestmark = pytest.mark.one_loop
 
@@ -232,10 +233,50 @@ class TestHost:
         for number in range(1100):
             assert refusal(handshake(host=f"a{number}.example.org")) is None
             assert refusal(handshake(x_forwarded_host=f"{number}" + "a" * 60_000)) is None
-        assert 0 < len(_admitted) <= 1024
-        assert all(len(str(seen)) < 2000 for seen in _admitted)
+        seen = handshake_module._admitted.seen
+        assert 0 < len(seen) <= 1024
+        assert all(len(str(each)) < 2000 for each in seen)
 
-    def test_what_passed_lets_nothing_else_pass(self, settings: Settings) -> None:
+    def test_hosts_that_change_as_the_project_runs(self, settings: Settings) -> None:
+        """A host that is added to the list passes, and one that is taken out does not any more."""
+        settings.ALLOWED_HOSTS = ["a.net", "b.net"]
+        assert refusal(handshake(host="a.net")) is refusal(handshake(host="b.net")) is None
+        settings.ALLOWED_HOSTS.remove("b.net")
+        assert refusal(handshake(host="b.net")) is not None
+        settings.ALLOWED_HOSTS[0] = "c.net"
+        assert refusal(handshake(host="a.net")) is not None
+        assert refusal(handshake(host="c.net")) is None
+
+    def test_origins_that_change_as_the_project_runs(self, settings: Settings) -> None:
+        """So it is with the origins that are trusted."""
+        settings.CSRF_TRUSTED_ORIGINS = ["http://a.net"]
+        scope = handshake(origin="http://a.net")
+        assert refusal(scope) is None
+        settings.CSRF_TRUSTED_ORIGINS.clear()
+        assert refusal(scope) is not None
+
+    @pytest.mark.parametrize("base", [object, list])
+    def test_hosts_that_are_looked_up(self, settings: Settings, base: type[Any]) -> None:
+        """Where the hosts are no plain list, as tenants in a database, each is asked for."""
+        known = ["a.net"]
+        hosts = type("Hosts", (base,), {"__iter__": lambda self: iter(known)})()
+        settings.ALLOWED_HOSTS = hosts
+        assert refusal(handshake(host="a.net")) is None
+        known[0] = "b.net"
+        assert refusal(handshake(host="a.net")) is not None
+        assert refusal(handshake(host="b.net")) is None
+
+    def test_what_passed_is_not_judged_again(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As long as nothing changes, the pages of a site cost the rule once."""
+        assert refusal(handshake(origin="http://example.com")) is None
+        monkeypatch.setattr(handshake_module, "HandshakeRequest", None)
+        assert refusal(handshake(origin="http://example.com")) is None
+
+    def test_what_passed_lets_nothing_else_pass(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Whatever passed before, in whatever order its fields came: others are judged anew."""
         settings.SECURE_PROXY_SSL_HEADER = PROXY
         settings.USE_X_FORWARDED_HOST = settings.USE_X_FORWARDED_PORT = True
@@ -253,7 +294,7 @@ class TestHost:
         ]
         alone = []
         for scope in scopes:
-            _admitted.clear()
+            monkeypatch.setattr(handshake_module, "_admitted", Admitted([], set()))
             alone.append(refusal(scope))
         assert [refusal(scope) for scope in scopes * 2] == alone * 2
         assert len({*map(type, alone)}) == 2

@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,14 +144,6 @@ def ids(lines: list[str]) -> set[str]:
     The faults that are named.
     """
     return set(re.findall(r"\[(fairway\.R\d{3})\]", "\n".join(lines)))
-
-
-def free_port() -> int:
-    """
-    A port that nobody listens on.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @dataclass

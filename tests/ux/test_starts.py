@@ -4,6 +4,7 @@ Faults in how a project is started: the real command, what it says, and that the
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 from collections.abc import Callable
@@ -12,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.acceptance.management.test_commands import ROUTER, get
-from tests.acceptance.project import Command
-from tests.ux.sites import HELLO, Site, Talk, change, free_port, ids, log_lines
+from tests.acceptance.project import Command, free_port
+from tests.ux.sites import HELLO, Site, Talk, change, ids, log_lines
 
 CASES: list[str] = []
 """
@@ -159,14 +160,20 @@ async def test_port_busy(site: Site) -> None:
     """
     A port that is taken ends the start, with who has it and what helps.
     """
-    holder = await site.manage("serve", "--port", "0")
-    port = (await holder.ready()).rpartition(":")[2]
+    # One that nobody else gets by chance while nobody has it.
+    port = str(free_port())
+    holder = await site.manage("serve", "--port", port)
+    await holder.ready()
     commands = [("serve", "--port", port), ("runserver", port, "--noreload")]
-    lines = [await refused(await site.manage(*each), "fairway.R104") for each in commands]
+
+    async def refusal(arguments: tuple[str, ...]) -> str:
+        return await refused(await site.manage(*arguments), "fairway.R104")
+
+    lines = await asyncio.gather(*(refusal(each) for each in commands))
     hint = r"choose another port with (--port) \((runserver): as its argument\)"
     ((flag, command), _) = (re.findall(hint, line)[0] for line in lines)
-    await serves(await site.manage("serve", flag, "0"))
-    await serves(await site.manage(command, "0", "--noreload"))
+    right = [("serve", flag, "0"), (command, "0", "--noreload")]
+    await asyncio.gather(*map(serves, [await site.manage(*each) for each in right]))
     pids = {
         int(re.findall(r"in use by .+ \(pid (\d+)\); end that program", each)[0]) for each in lines
     }

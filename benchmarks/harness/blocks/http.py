@@ -18,7 +18,7 @@ EVENTS = (*MESSAGE, "--stream", "/events")
 
 GET = (
     Task("asgi", "asgi", "get", options=PAGE, title="Fairway, ASGI application"),
-    # With a cookie, whose fields the server does not remember from one GET to the next.
+    # As browsers ask a site that knows them: what carries a cookie is never remembered whole.
     Task("cookie", "asgi", "get", options=(*PAGE, "--cookie"), title="Fairway, with a cookie"),
     Task(
         "consumer", "site", "get", "/http", options=PAGE, title="Fairway, HTTP consumer", rounds=3

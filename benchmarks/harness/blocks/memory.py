@@ -30,7 +30,7 @@ PEERS = (
 FEW = (
     idle("asgi", "asgi", "/", "Fairway, ASGI application"),
     idle("consumer", "site", "/idle", "Fairway, consumer"),
-    idle("auth", "site-auth", "/visitor", "Fairway, session and user looked at"),
+    idle("auth", "site-auth", "/visitor", "Fairway, session and user (no cookie)"),
     idle("bare", "bare", "/", "P, bare protocol"),
     Task(
         "deflate",
@@ -48,7 +48,7 @@ FEW = (
 MANY = (
     idle("15,000 asgi", "asgi", "/", "Fairway, ASGI application", CROWD),
     idle("15,000 consumer", "site", "/idle", "Fairway, consumer", CROWD),
-    idle("15,000 auth", "site-auth", "/visitor", "Fairway, session and user looked at", CROWD),
+    idle("15,000 auth", "site-auth", "/visitor", "Fairway, session and user (no cookie)", CROWD),
     idle("15,000 bare", "bare", "/", "P, bare protocol", CROWD),
 )
 
@@ -60,7 +60,7 @@ BLOCKS = (
         (
             Row("memory of an idle socket, ASGI", "asgi", "", "KiB", bar=7.0, aim=5.0),
             Row("memory of an idle socket, consumer", "consumer", "", "KiB", bar=9.5, aim=7.0),
-            Row("the same with session and user", "auth", "", "KiB", bar=13.0, aim=9.0),
+            Row("the same with session and user (no cookie)", "auth", "", "KiB", bar=13.0, aim=9.0),
             Row("memory of an idle socket, bare protocol", "bare", "", "KiB"),
             Row(
                 "compression agreed: more than a consumer without",
@@ -72,7 +72,7 @@ BLOCKS = (
             ),
             Row("memory of an idle socket of 15,000, ASGI", "15,000 asgi", "", "KiB"),
             Row("memory of an idle socket of 15,000, consumer", "15,000 consumer", "", "KiB"),
-            Row("the same of 15,000 with session and user", "15,000 auth", "", "KiB"),
+            Row("the same of 15,000 with session and user (no cookie)", "15,000 auth", "", "KiB"),
         ),
         (
             table("Memory of an idle WebSocket, 5,000 held", FEW, floor="", plot=True),

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from benchmarks.harness.blocks.common import MESSAGE, beside, fan_out, table
+from benchmarks.harness.blocks.common import MEMBERS, MESSAGE, beside, fan_out, table
 from benchmarks.harness.pair import PEER_LAYERS
 from benchmarks.harness.rows import Block, Row, Task
 
@@ -84,10 +84,11 @@ REDIS_PAIRS = (
     *REDIS_SIZES,
 )
 
+PUBSUB = "channels-uvicorn-pubsub"
 REDIS = (
     fan_out("broadcast", "site-redis", "/broadcast", title="Fairway, broadcast"),
     fan_out("handler", "site-redis", "/handler", title="Fairway, a handler per socket"),
-    *beside(("channels-uvicorn-pubsub",), "fanout", "/handler", 1000, MESSAGE, rounds=0),
+    *beside((PUBSUB,), "fanout", "/handler", MEMBERS, MESSAGE, rounds=0),
     fan_out("without", "site", "/broadcast", title="Fairway, broadcast without Redis"),
     fan_out("floor", "floor", title="C, floor without Redis"),
     *beside(
@@ -98,16 +99,15 @@ REDIS = (
         ),
         "fanout",
         "/handler",
-        1000,
+        MEMBERS,
         (*MESSAGE, "--patience", "30"),
         rounds=2,
     ),
     *(
         replace(task, title="Channels on Daphne, in memory")
-        for task in beside(("channels-daphne",), "fanout", "/handler", 1000, MESSAGE, rounds=2)
+        for task in beside(("channels-daphne",), "fanout", "/handler", MEMBERS, MESSAGE, rounds=2)
     ),
 )
-PUBSUB = "channels-uvicorn-pubsub"
 
 BLOCKS = (
     Block(

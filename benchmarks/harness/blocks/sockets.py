@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from benchmarks.harness.blocks.common import (
     CHANNELS,
+    MEMBERS,
     MESSAGE,
     SERVERS,
     beside,
@@ -48,8 +49,8 @@ BROADCASTS = (
     fan_out("floor", "floor", title=FLOOR),
     fan_out("handler", "site", "/handler", title=HANDLER, rounds=3),
     fan_out("plain", "asgi", "/members", title=PLAIN, rounds=3),
-    *beside(("picows", *SERVERS), "fanout", "/members", 1000, MESSAGE),
-    *beside(CHANNELS, "fanout", "/handler", 1000, MESSAGE),
+    *beside(("picows", *SERVERS), "fanout", "/members", MEMBERS, MESSAGE),
+    *beside(CHANNELS, "fanout", "/handler", MEMBERS, MESSAGE),
 )
 
 
@@ -98,7 +99,7 @@ def bursts(burst: int) -> tuple[Task, ...]:
             ("picows", "uvicorn", "granian-asgi"),
             "fanout",
             "/members",
-            1000,
+            MEMBERS,
             options,
             prefix=prefix,
             rounds=2,
@@ -107,7 +108,7 @@ def bursts(burst: int) -> tuple[Task, ...]:
             CHANNELS,
             "fanout",
             "/handler",
-            1000,
+            MEMBERS,
             (*options, *LONG_ROUNDS),
             prefix=prefix,
             rounds=1,
@@ -124,7 +125,7 @@ ONE = fan_out("floor", "floor", title="C, one message")
 HANDLERS = (
     fan_out("handler", "site", "/handler", title=HANDLER),
     fan_out("floor", "floor", title=FLOOR),
-    *beside(CHANNELS, "fanout", "/handler", 1000, MESSAGE, rounds=2),
+    *beside(CHANNELS, "fanout", "/handler", MEMBERS, MESSAGE, rounds=2),
 )
 
 CROWD = (
@@ -153,8 +154,8 @@ CROWD = (
 
 JSON = ("--bytes", "1000")
 DEFLATE = (
-    Task("deflate", "site", "fanout", "/compressed-prices", 1000, (*JSON, "--deflate")),
-    Task("plain", "site", "fanout", "/prices", 1000, (*JSON, "--same")),
+    Task("deflate", "site", "fanout", "/compressed-prices", MEMBERS, (*JSON, "--deflate")),
+    Task("plain", "site", "fanout", "/prices", MEMBERS, (*JSON, "--same")),
 )
 
 BLOCKS = (

@@ -81,6 +81,7 @@ class Roll:
         self._changed: OrderedDict[str, float] = OrderedDict()
         self._rotated: OrderedDict[bytes, float] = OrderedDict()
         self._ticking = False
+        self._looking: asyncio.Task[None] | None = None
 
     # --- Who is here -------------------------------------------------------------------------
 
@@ -91,6 +92,7 @@ class Roll:
         if not self.members:
             # A loop may have one server after another, each with threads of its own.
             self._context = own_context()
+            self._looking = None
         if self._interval and not self._ticking:
             self._tick()
         self.members[id(scope)] = member
@@ -212,6 +214,8 @@ class Roll:
     def _recheck(self) -> None:
         """
         Have the database asked about everybody, and again after the interval.
+
+        A database that is slower than the interval is not asked again before it has answered.
         """
         self._ticking = False
         if not self.members:
@@ -219,7 +223,8 @@ class Roll:
         self._tick()
         if self.users or self.sessions:
             self._hearing.start()
-        self._look_at_all()
+        if self._looking is None or self._looking.done():
+            self._look_at_all()
 
     def _tick(self) -> None:
         """
@@ -233,7 +238,8 @@ class Roll:
         Have the database asked about everybody who has a user or a session.
         """
         if self.sessions or any(member.known for member in self.members.values()):
-            self._spawn(self._check(list(self.members.values()), final=False))
+            members = list(self.members.values())
+            self._looking = self._spawn(self._check(members, final=False))
 
     async def _check(self, members: list[Member], *, final: bool) -> None:
         """
@@ -264,7 +270,9 @@ class Roll:
             self._later(GRACE_SECONDS, partial(self._check_again, closing))
 
     def _check_again(self, members: list[Member]) -> None:
-        self._spawn(self._check([each for each in members if each in self], final=True))
+        here = [each for each in members if each in self]
+        if here:
+            self._spawn(self._check(here, final=True))
 
     def __contains__(self, member: Member) -> bool:
         return member.scope_id in self.members

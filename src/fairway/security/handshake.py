@@ -44,13 +44,8 @@ _READ = {
     b"x-forwarded-port": "HTTP_X_FORWARDED_PORT",
 }
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # As Django's CsrfViewMiddleware.
-# The rule costs a tenth of a handshake and depends on nothing but settings and what it reads, which
-# the pages of a site repeat. So what it let pass is remembered, until a setting changes; what is
-# longer than any site's is not, as it would be kept a thousand times. Kept as it came, since to
-# make it ready for Django's rules costs as much as these.
 _ADMITTED_MAX = 1024
 _ADMITTED_LENGTH_MAX = 1024
-_admitted: set[tuple[Any, ...]] = set()
 
 
 class Refusal(NamedTuple):
@@ -89,6 +84,28 @@ class Refusal(NamedTuple):
         if settings.DEBUG:
             return f"{self.reason}. If it is yours: {self.fix} [{self.fault}]\n".encode()
         return f"The {self.kind} of this request is not allowed here.\n".encode()
+
+
+class Admitted(NamedTuple):
+    """
+    Handshakes that passed, and what two settings were then; replaced as a whole, from any thread.
+
+    The rule costs a tenth of a handshake and depends on nothing but settings and what it reads,
+    which the pages of a site repeat. So what it let pass is remembered until a setting changes:
+    Django's signal says so, but not where a project adds a host as it runs, so the content of the
+    two lists is compared. What is longer than any site's is not remembered, as it would be kept a
+    thousand times. Kept as it came: to make it ready for Django's rules costs as much as these.
+
+    Attributes:
+        lists: Copies of ``ALLOWED_HOSTS`` and ``CSRF_TRUSTED_ORIGINS``.
+        seen: What the rule read.
+    """
+
+    lists: list[Any]
+    seen: set[tuple[Any, ...]]
+
+
+_admitted = Admitted([], set())
 
 
 class HandshakeRequest(HttpRequest):
@@ -139,7 +156,8 @@ def _forget_admitted(**kwargs: Any) -> None:
     """
     Judge anew after a change of settings.
     """
-    _admitted.clear()
+    global _admitted  # noqa: PLW0603 - see Admitted
+    _admitted = Admitted([], set())
     _read.cache_clear()
 
 
@@ -237,8 +255,10 @@ def refusal(scope: Scope) -> Refusal | None:
     fields = [part for name, value in scope["headers"] if name in read for part in (name, value)]
     # All that the rule reads of it; the scheme that a proxy names is in a field.
     seen = (scope.get("scheme"), *(scope.get("server") or ()), *fields)
-    if seen in _admitted:
+    admitted = _admitted
+    if seen in admitted.seen and admitted.lists == _lists():
         return None
+    lists = _plain_lists()
     request = HandshakeRequest(scope)
     try:
         host = request.get_host() if request.names_host else ""
@@ -247,12 +267,39 @@ def refusal(scope: Scope) -> Refusal | None:
     origin = request.META.get("HTTP_ORIGIN")
     site = f"{request.scheme}://{host}"
     if origin is None or (host and origin == site) or _is_trusted(origin):
-        if sum(map(len, request.META.values())) <= _ADMITTED_LENGTH_MAX:
-            if len(_admitted) >= _ADMITTED_MAX:
-                _admitted.clear()
-            _admitted.add(seen)
+        if lists is not None and sum(map(len, request.META.values())) <= _ADMITTED_LENGTH_MAX:
+            _remember(admitted, lists, seen)
         return None
     return _origin_refusal(origin, site)
+
+
+def _lists() -> list[Any]:
+    """
+    Give the settings that a project may change as it runs.
+    """
+    return [settings.ALLOWED_HOSTS, settings.CSRF_TRUSTED_ORIGINS]
+
+
+def _plain_lists() -> list[Any] | None:
+    """
+    Copy these settings; None if one is more than a list of texts, and may hold anything any time.
+    """
+    lists = _lists()
+    if all(
+        type(each) in (list, tuple) and all(type(text) is str for text in each) for each in lists
+    ):
+        return [each[:] for each in lists]
+    return None
+
+
+def _remember(admitted: Admitted, lists: list[Any], seen: tuple[Any, ...]) -> None:
+    """
+    Remember what passed, in place of all before if that passed by other lists, or is too much.
+    """
+    global _admitted  # noqa: PLW0603 - see Admitted
+    if lists != admitted.lists or len(admitted.seen) >= _ADMITTED_MAX:
+        _admitted = admitted = Admitted(lists, set())
+    admitted.seen.add(seen)
 
 
 def _host_refusal(request: HttpRequest) -> Refusal:

@@ -20,6 +20,7 @@ from fairway.faults import Fault
 from fairway.server import log
 from fairway.server.asgi_state import State
 from fairway.server.exchange import HttpExchange
+from fairway.server.outbox import piece_bytes
 from fairway.server.sink import Http1Sink
 from fairway.server.streaming import HttpEnds
 from fairway.server.websocket import WebSocketExchange
@@ -435,6 +436,7 @@ class Connection(asyncio.Protocol):
         if self.answering and type(self.exchange) is HttpExchange and self.exchange.gone_at_eof:
             self._half_closed = False
             # The transport closes, if need be after what the peer has yet to read.
+            self.sink.write_all()
             self._expect_end()
         elif self._half_closed:
             self.worker.loop.call_later(HALF_CLOSED_SECONDS, self._end_half_closed, self.exchange)
@@ -465,6 +467,7 @@ class Connection(asyncio.Protocol):
         self._lingering = True
         self._held = b""
         self._decoder = None
+        self.sink.waiting = None
         self._release_room()
         self._expect_nothing()
         self._lost = True
@@ -543,7 +546,9 @@ class Connection(asyncio.Protocol):
         """
         self.sink.writable = True
         self._stalled_at = inf
-        if self.exchange is not None:
+        if self.sink.waiting is not None:
+            self._flush_body()
+        if self.exchange is not None and self.sink.writable:
             self.exchange.resume_writing()
         self._release_room()
         if not self.answering and not self._lingering:
@@ -557,9 +562,28 @@ class Connection(asyncio.Protocol):
             # After a failed write too, which the loop has yet to tell: whoever sends without end
             # has to let it.
             return asyncio.sleep(0) if self.transport.is_closing() else None
-        if self.transport.get_write_buffer_size() * 2 <= self.worker.options.outbox_bytes_max:
-            return None
-        return self.wait_for_room()
+        if self.sink.waiting is not None:
+            self._flush_body()
+        return self._wait_for_reader() if self._crowded() else None
+
+    async def _wait_for_reader(self) -> None:
+        """
+        Wait until half the limit is free again, or the peer has gone.
+        """
+        while not self._lost and self._crowded():
+            await self.wait_for_room()
+
+    def _crowded(self) -> bool:
+        """
+        Whether more than half the limit is pending of a body.
+        """
+        return self.sink.pending_bytes * 2 > self.worker.options.outbox_bytes_max
+
+    def _flush_body(self) -> None:
+        """
+        Write what waits of a body, as far as the kernel takes it.
+        """
+        self.sink.flush(piece_bytes(self.worker.options.outbox_bytes_max))
 
     def wait_for_room(self) -> asyncio.Future[None]:
         """

@@ -19,6 +19,7 @@ from fairway.faults import Fault
 from fairway.server import log
 from fairway.server.asgi_state import HTTP, Machine, State
 from fairway.server.inbox import Inbox
+from fairway.server.sink import WHOLE_BYTES
 from fairway.server.streaming import Stream
 
 if TYPE_CHECKING:
@@ -339,8 +340,11 @@ class HttpExchange(Exchange):
             left = self._left = left - len(data)
         status = self._status
         if status:
-            if end and self.unread_body:
-                sink.keep_alive = False
+            if end:
+                if self.unread_body:
+                    sink.keep_alive = False
+            elif len(data) > WHOLE_BYTES:
+                return self._begin_large(data, length)
             sink.head(status, self._headers, data, length=length, end=end)
             # Not before: a head that cannot be encoded leaves room for another answer.
             self._status = 0
@@ -360,6 +364,17 @@ class HttpExchange(Exchange):
             self._over()
         self.connection.response_complete()
         return None
+
+    def _begin_large(self, data: bytes, length: int | None) -> Any:
+        """
+        Write the head, and behind it the first part in pieces, as its reader takes them.
+        """
+        status, self._left = self._status, length
+        self.connection.sink.head(status, self._headers, b"", length=length, end=False)
+        self._status = 0
+        if self._stream is not None or self.connection.worker.access_log:
+            self._begun(status, ends=self._no_body or length is not None)
+        return self.body({"body": data, "more_body": True})
 
     def _begun(self, status: int, *, ends: bool) -> None:
         """

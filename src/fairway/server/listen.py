@@ -182,9 +182,19 @@ def _holder(port: int) -> str:
                     inodes.add(f"socket:[{fields[9]}]")
     for process in Path("/proc").glob("[0-9]*") if inodes else ():
         with contextlib.suppress(OSError):
-            if any(str(link.readlink()) in inodes for link in (process / "fd").iterdir()):
+            if any(_target(link) in inodes for link in (process / "fd").iterdir()):
                 return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
     return ""
+
+
+def _target(link: Path) -> str:
+    """
+    Give what a descriptor is of, as /proc says it; nothing if it was closed meanwhile.
+    """
+    try:
+        return str(link.readlink())
+    except OSError:
+        return ""
 
 
 def _activated(environ: MutableMapping[str, str]) -> bool:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Piece = bytes | memoryview
 
-__all__ = ["Flusher", "Outbox", "OutboxState"]
+__all__ = ["PIECE_BYTES", "Flusher", "Outbox", "OutboxState", "piece_bytes", "take"]
 
 CLOCK_STRIDE = 32
 """
@@ -93,6 +93,40 @@ class _Nowhere:
 
 
 _NOWHERE = _Nowhere()
+
+
+def piece_bytes(bytes_max: int) -> int:
+    """
+    Give how much is written at once to a reader who is far behind.
+
+    Args:
+        bytes_max: What may be pending.
+    """
+    return min(PIECE_BYTES, max(1, bytes_max // 8))
+
+
+def take(queue: list[Piece], bytes_max: int) -> tuple[bytes, int]:
+    """
+    Take the oldest bytes out of a queue, and count the entries that end with them.
+
+    Args:
+        queue: May keep a part of its first entry.
+        bytes_max: How many; all, if there are fewer.
+    """
+    size = count = 0
+    while size < bytes_max and count < len(queue):
+        size += len(queue[count])
+        count += 1
+    pieces = queue[:count]
+    del queue[:count]
+    if size > bytes_max:
+        # Views, since each copy of what is left of a large message would cost all of it.
+        last = memoryview(pieces[-1])
+        cut = len(last) - (size - bytes_max)
+        pieces[-1] = last[:cut]
+        queue.insert(0, last[cut:])
+        count -= 1
+    return b"".join(pieces), count
 
 
 class Flusher:
@@ -255,11 +289,15 @@ class Outbox:
     def pending_bytes(self) -> int:
         """
         Bytes queued here and in the transport, not yet taken by the kernel.
+
+        Of very many messages that wait each counts for 64 at least, which it takes in memory.
         """
         queue = self._queue
         queued = 0 if queue is None else len(queue) if type(queue) is bytes else self._bytes
         if self.writable:
             return queued
+        if type(queue) is list and len(queue) > MESSAGES_MAX:
+            queued = max(queued, 64 * len(queue))
         return queued + self._transport.get_write_buffer_size()
 
     def offer(self, prepared: Prepared) -> bool:
@@ -438,9 +476,11 @@ class Outbox:
         if self._early:
             metrics.drops.add("refused_handshake", len(self._early))
         if self._queue is not None:
-            # Behind all messages is the last word, if there is one.
             left = 1 if type(self._queue) is bytes else len(self._queue)
-            left -= self.state is OutboxState.CLOSING
+            if self.state is OutboxState.CLOSING:
+                # Behind all messages is the last word, which nothing written is to make up for.
+                left -= 1
+                self._flusher.control -= 1
             if left:
                 metrics.drops.add("unread", left)
         self.state = OutboxState.CLOSED
@@ -480,16 +520,10 @@ class Outbox:
                 self._queue = None
                 data, frames = queue, 1
             else:
-                data, frames = self._take(sys.maxsize if force else self._piece_bytes())
+                data, frames = self._take(sys.maxsize if force else piece_bytes(self.bytes_max))
             self._flusher.count(frames, len(data))
             self._transport.write(data)
         return self._queue is None
-
-    def _piece_bytes(self) -> int:
-        """
-        Give how much is written at once to a reader who is far behind.
-        """
-        return min(PIECE_BYTES, max(1, self.bytes_max // 8))
 
     def _take(self, bytes_max: int) -> tuple[bytes, int]:
         """
@@ -503,22 +537,11 @@ class Outbox:
             assert queue is not None  # noqa: S101 - whoever takes has looked
             queue = [queue]
             self._queue, self._bytes = queue, len(queue[0])
-        size = count = 0
-        while size < bytes_max and count < len(queue):
-            size += len(queue[count])
-            count += 1
-        pieces, frames = queue[:count], count
-        del queue[:count]
-        if size > bytes_max:
-            # Views, since each copy of what is left of a large message would cost all of it.
-            last = memoryview(pieces[-1])
-            cut = len(last) - (size - bytes_max)
-            pieces[-1], frames, size = last[:cut], frames - 1, bytes_max
-            queue.insert(0, last[cut:])
-        self._bytes -= size
+        data, frames = take(queue, bytes_max)
+        self._bytes -= len(data)
         if not self._bytes:
             self._queue = None
-        return b"".join(pieces), frames
+        return data, frames
 
     def _is_over(self) -> bool:
         """
@@ -563,7 +586,7 @@ class Outbox:
         """
         Whether another message of this size is too much before the handshake is accepted.
         """
-        early = self._early
+        early, bytes_max = self._early, min(self._early_bytes_max, self.bytes_max)
         if not early:
-            return self._early_max < 1
-        return len(early) >= self._early_max or sum(map(len, early)) + size > self._early_bytes_max
+            return self._early_max < 1 or bytes_max < 1
+        return len(early) >= self._early_max or sum(map(len, early)) + size > bytes_max

@@ -20,10 +20,20 @@ from fairway.exceptions import LocalProtocolError
 from fairway.server.outbox import Outbox, OutboxState
 
 if TYPE_CHECKING:
+    import asyncio
+
+    from fairway.options import ServerOptions
     from fairway.server.outbox import Piece
     from fairway.wire.prepared import Prepared
 
-__all__ = ["POLICIES", "DropOldestOutbox", "LatestOutbox", "configure", "limit_unsent"]
+__all__ = [
+    "POLICIES",
+    "DropOldestOutbox",
+    "LatestOutbox",
+    "configure",
+    "limit_latest",
+    "limit_unsent",
+]
 
 TCP = (socket.AF_INET, socket.AF_INET6)
 
@@ -139,8 +149,11 @@ class DropOldestOutbox(Outbox):
         See ``Outbox``, but nobody waits for what may be dropped: of that there may always be more.
         """
         queue = self._queue
-        spare = queue.droppable_bytes if type(queue) is Backlog else 0
-        return (self.pending_bytes - spare) * 2 > self.bytes_max
+        if type(queue) is not Backlog:
+            return super().crowded()
+        if self._are_many(queue.frames - queue.droppable):
+            return True
+        return (self.pending_bytes - queue.droppable_bytes) * 2 > self.bytes_max
 
     def shut(self) -> None:
         """
@@ -312,6 +325,14 @@ def configure(outbox: Outbox, overflow: str | None, bytes_max: int | None) -> No
         outbox.__class__ = POLICIES[overflow]
     if bytes_max is not None:
         outbox.bytes_max = bytes_max
+
+
+def limit_latest(transport: asyncio.Transport, options: ServerOptions) -> None:
+    """
+    Have the kernel take less than usual ahead for a reader who is to get only the latest.
+    """
+    size = min(options.latest_unsent_bytes_max, options.unsent_bytes_max)
+    limit_unsent(transport.get_extra_info("socket"), size)
 
 
 def limit_unsent(sock: Any, size: int) -> None:

@@ -2,15 +2,18 @@
 How a response becomes HTTP/1.1 bytes: one sink per connection.
 
 Decides how a body is delimited, whether the connection lives on, and joins head
-and first body into one write. What an application may send when is not known
-here (``asgi_state``), nor how much (``exchange``).
+and first body into one write. Parts that a slow reader has no room for wait here;
+who waits for that is the connection's business. What an application may send when
+is not known here (``asgi_state``), nor how much (``exchange``).
 """
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from fairway import metrics
+from fairway.server.outbox import PIECE_BYTES, take
 from fairway.wire.http1 import LAST_CHUNK, encode_chunk, encode_head
 from fairway.wire.sse import event_chunk, event_plain
 
@@ -18,12 +21,29 @@ if TYPE_CHECKING:
     import asyncio
 
     from fairway.server.clock import DateHeader
+    from fairway.server.outbox import Piece
     from fairway.wire.http1 import Request
     from fairway.wire.prepared import Format
 
-__all__ = ["Http1Sink"]
+__all__ = ["WHOLE_BYTES", "Http1Sink"]
+
+WHOLE_BYTES = 2 * PIECE_BYTES
+"""
+Up to here a part of a body leaves in one piece where its reader keeps up.
+"""
 
 _sent = metrics.bytes_sent
+
+
+class Waiting(list["Piece"]):
+    """
+    Parts of a body that wait until what came before is taken.
+
+    Attributes:
+        size: In bytes.
+    """
+
+    __slots__ = ("size",)
 
 
 class Http1Sink:
@@ -34,7 +54,8 @@ class Http1Sink:
 
     Attributes:
         keep_alive: Whether another request may follow; known at the end of a response.
-        writable: Whether the transport holds no bytes; set by the connection.
+        writable: Whether nothing is pending; set by the connection too.
+        waiting: What of the body is still to be written; None for nothing.
     """
 
     __slots__ = (
@@ -44,6 +65,7 @@ class Http1Sink:
         "_no_body",
         "_transport",
         "keep_alive",
+        "waiting",
         "writable",
     )
 
@@ -54,6 +76,7 @@ class Http1Sink:
         self._http_1_0 = False
         self._no_body = False
         self.keep_alive = True
+        self.waiting: Waiting | None = None
         self.writable = True
 
     def begin(self, request: Request) -> None:
@@ -111,9 +134,64 @@ class Http1Sink:
         See ``types.Sink``.
         """
         framed = self.frame(data, end=end)
-        if framed:
-            _sent.value += len(framed)
-            self._transport.write(framed)
+        if end or (self.writable and len(framed) <= WHOLE_BYTES):
+            if self.waiting is not None:
+                self.write_all()
+            if framed:
+                _sent.value += len(framed)
+                self._transport.write(framed)
+        elif framed:
+            self._wait(framed)
+
+    def _wait(self, framed: bytes) -> None:
+        """
+        Let a part wait for ``flush``, which is to follow.
+        """
+        self.writable = False
+        waiting = self.waiting
+        if waiting is None:
+            waiting = self.waiting = Waiting()
+            waiting.size = 0
+        waiting.append(framed)
+        waiting.size += len(framed)
+
+    def flush(self, piece_bytes: int) -> None:
+        """
+        Write what waits, piece by piece, for as long as the transport takes each at once.
+        """
+        self.writable = not self._transport.get_write_buffer_size()
+        while self.waiting is not None and self.writable and not self._transport.is_closing():
+            self._write(self.waiting, piece_bytes)
+
+    def write_all(self) -> None:
+        """
+        Give all that waits to the transport, since something else is to come behind it.
+        """
+        if self.waiting is not None:
+            self.writable = not self._transport.get_write_buffer_size()
+            self._write(self.waiting, sys.maxsize)
+
+    def _write(self, waiting: Waiting, bytes_max: int) -> None:
+        """
+        Give so many bytes of what waits to the transport.
+        """
+        data, _ = take(waiting, bytes_max)
+        waiting.size -= len(data)
+        if not waiting:
+            self.waiting = None
+        _sent.value += len(data)
+        self._transport.write(data)
+
+    @property
+    def pending_bytes(self) -> int:
+        """
+        Bytes that wait here and in the transport, not yet taken by the kernel.
+
+        Here each part counts for 64 at least, which it takes in memory.
+        """
+        waiting = self.waiting
+        size = 0 if waiting is None else max(waiting.size, 64 * len(waiting))
+        return size + self._transport.get_write_buffer_size()
 
     def switch(self, head: bytes) -> asyncio.Transport:
         """
@@ -134,6 +212,7 @@ class Http1Sink:
         See ``types.Sink``: what was written leaves, then the connection ends early.
         """
         self.keep_alive = False
+        self.write_all()
         self._transport.close()
 
     @property

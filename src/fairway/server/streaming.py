@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fairway import metrics
 from fairway.server.asgi_state import State
 from fairway.server.outbox import OutboxState
-from fairway.server.overflow import TCP, configure, limit_unsent
+from fairway.server.overflow import TCP, configure, limit_latest
 from fairway.wire import codes
 from fairway.wire.sse import HEARTBEAT, encode_retry
 
@@ -115,7 +115,7 @@ class Stream:
         lasting: bool | None = None,
     ) -> None:
         """
-        See ``types.Configure``.
+        See ``types.Configure``. Does nothing once the client has gone.
 
         Args:
             overflow: What becomes of a reader that is too slow.
@@ -128,6 +128,9 @@ class Stream:
         Raises:
             LocalProtocolError: The response has begun already, or a value is not known.
         """
+        if self._exchange.state is State.GONE:
+            # It has left while the application was about to say so, which will soon hear of it.
+            return
         configure(self.outbox, overflow, outbox_bytes_max)
         if heartbeat is not None:
             self._heartbeat = heartbeat
@@ -144,7 +147,7 @@ class Stream:
         transport, sink = connection.transport, connection.sink
         options = connection.worker.options
         if self.outbox.conflates:
-            limit_unsent(transport.get_extra_info("socket"), options.latest_unsent_bytes_max)
+            limit_latest(transport, options)
         self.outbox.open(transport, writable=sink.writable)
         if self._heartbeat:
             self._beat_at = connection.worker.loop.time() + self._heartbeat

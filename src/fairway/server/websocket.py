@@ -29,7 +29,7 @@ from fairway.server.exchange import (
 )
 from fairway.server.inbox import Inbox
 from fairway.server.outbox import OutboxState
-from fairway.server.overflow import configure, limit_unsent
+from fairway.server.overflow import configure, limit_latest
 from fairway.server.streaming import wait_for_room
 from fairway.wire import codes
 from fairway.wire.deflate import Deflate, InflatingDecoder, deflate_of, negotiate
@@ -152,7 +152,7 @@ class WebSocketExchange(Exchange):
         compress: bool | None = None,
     ) -> None:
         """
-        See ``types.Configure``.
+        See ``types.Configure``. Does nothing once the peer has gone.
 
         Args:
             overflow: What becomes of a reader that is too slow.
@@ -164,6 +164,9 @@ class WebSocketExchange(Exchange):
         """
         if compress is not None and not isinstance(compress, bool):
             raise LocalProtocolError(f"expected compress=True or False, got {compress!r}")
+        if self.state is _GONE:
+            # It has left while the application was about to say so, which will soon hear of it.
+            return
         configure(self.outbox, overflow, outbox_bytes_max)
         if compress is not None:
             self._compress = compress
@@ -338,8 +341,7 @@ class WebSocketExchange(Exchange):
         if connection.worker.access_log:
             log.access(self, 101)
         if self.outbox.conflates:
-            sock = connection.transport.get_extra_info("socket")
-            limit_unsent(sock, options.latest_unsent_bytes_max)
+            limit_latest(connection.transport, options)
         sink = connection.sink
         transport = sink.switch(head)
         self.outbox.open(transport, writable=sink.writable)

@@ -101,12 +101,13 @@ def kept(folder: Path) -> tuple[list[tuple[int, str, str]], str]:
     return users, (data / "secret_key").read_text()
 
 
-@pytest.mark.slow(40, reason="two preparations of a database, one after the other, and two servers")
+@pytest.mark.slow(40, reason="a database is made, and three servers start on it in turn")
 async def test_twice(run: Run, tmp_path: Path) -> None:
     """
     It prints users and addresses that work, at the port asked for, whatever the environment says
     for other projects and servers; a second one beside it goes to the next port that is free, and
-    serves the database of the first, with its key.
+    serves the database of the first, with its key. So does a third, at the port of the first once
+    that has stopped.
     """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
@@ -128,7 +129,10 @@ async def test_twice(run: Run, tmp_path: Path) -> None:
         second = await run()
         await second.expect("port 8000 is in use, so this is port ")
         assert await opened(second) not in {"127.0.0.1:8000", f"127.0.0.1:{port}"}
-    for command in (first, second):
+    assert (await first.stop())[0] == 0
+    third = await run("--port", port)
+    assert await opened(third) == f"127.0.0.1:{port}"
+    for command in (second, third):
         assert (await command.stop())[0] == 0
     assert kept(tmp_path) == found
 

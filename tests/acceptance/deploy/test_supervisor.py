@@ -6,12 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import shlex
 import signal
-import socket
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,7 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.acceptance.deploy.site import Site, program, sample
-from tests.acceptance.project import Command, Project
+from tests.acceptance.project import Command, Project, free_port
 
 SUPERVISORD = """
 [supervisord]
@@ -48,16 +45,6 @@ async def supervise(
     configuration = folder / "supervisord.conf"
     configuration.write_text(SUPERVISORD.format(folder=folder, program=sections, restart=restart))
     return await project.start(program("supervisord"), "-c", str(configuration))
-
-
-def free_port() -> int:
-    """
-    A port that nobody has, and that the kernel gives nobody who asks for any.
-    """
-    while True:
-        port = random.randrange(20_000, 30_000)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 def section(project: Project, kind: str, **changes: str) -> str:

@@ -36,6 +36,7 @@ from tests.integration.revocation.conftest import (
     make_user,
     make_user_soon,
 )
+from tests.protocol import harness
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -118,6 +119,33 @@ class TestSockets:
         assert await ask(socket) == "bob: hello"
         lines = [each for each in caplog.records if "[fairway.R503]" in each.getMessage()]
         assert [each.levelno for each in lines] == [logging.WARNING]
+
+    async def test_a_slow_database_is_asked_once_at_a_time(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However many intervals go by until it answers, questions do not pile up."""
+        answer = asyncio.Event()
+        asked: list[int] = []
+        ticks: list[None] = []
+        tick = roll.Roll._tick
+
+        async def find(members: list[Member]) -> dict[Member, bool]:
+            asked.append(len(members))
+            await answer.wait()
+            return {}
+
+        def count(self: roll.Roll) -> None:
+            ticks.append(None)
+            tick(self)
+
+        monkeypatch.setattr(recheck, "find_ended", find)
+        await logged_in(site, "bob")
+        await harness.until(lambda: asked)
+        monkeypatch.setattr(roll.Roll, "_tick", count)
+        await harness.until(lambda: len(ticks) > 5)
+        assert len(asked) == 1
+        answer.set()
+        await harness.until(lambda: len(asked) > 1)
 
 
 class TestInterval:

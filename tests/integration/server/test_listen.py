@@ -102,6 +102,21 @@ class TestTcp:
                 "end that program or choose another port with --port (runserver: as its argument)"
             )
 
+    def test_busy_and_at_work(self, line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        Who holds it is named though it closes something else while it is looked for.
+        """
+        readlink = Path.readlink
+
+        def vanish(path: Path) -> Path:
+            if path.name == "0":
+                raise FileNotFoundError
+            return readlink(path)
+
+        monkeypatch.setattr(Path, "readlink", vanish)
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            assert f"(pid {os.getpid()})" in line(port=other.getsockname()[1])
+
     @pytest.mark.parametrize(
         ("options", "said"),
         [

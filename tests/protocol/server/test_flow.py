@@ -14,6 +14,7 @@ from fairway.types import Receive, Scope, Send
 from fairway.wire.prepared import Prepared
 from tests.protocol.harness import (
     Call,
+    Peer,
     Puppet,
     Serve,
     Served,
@@ -174,6 +175,184 @@ class TestSend:
             sent += 8192
         assert sent < 524288
         await peer.frame()
+
+
+class TestBodies:
+    """
+    Parts of an ordinary response to a peer that reads too slowly.
+    """
+
+    @pytest.mark.parametrize("headers", [[], [(b"content-length", b"400000")]])
+    @pytest.mark.parametrize("first", [b"", b"first"])
+    async def test_half(
+        self, app: Puppet, serve: Serve, headers: list[tuple[bytes, bytes]], first: bytes
+    ) -> None:
+        """
+        Its application goes on when half of the limit is free, not only when all is read.
+        """
+        served, peer, call = await slow(app, serve)
+        await call.send("start", status=200, headers=headers)
+        if first:
+            await call.send("body", body=first, more_body=True)
+        sending = asyncio.create_task(call.send("body", body=bytes(300_000), more_body=True))
+        sink = served.connection.sink
+        await until(lambda: sink.waiting)
+        assert not sending.done()
+        # It is told by eighths of the limit.
+        while sink.pending_bytes > LIMIT // 2 - LIMIT // 8:
+            assert not sending.done() or sink.pending_bytes <= LIMIT // 2
+            await peer.recv(1024)
+            await asyncio.sleep(0)
+        await until(sending.done)
+        assert sink.pending_bytes > 0
+
+    async def test_many_parts(self, app: Puppet, serve: Serve) -> None:
+        """
+        It may send on up to half of the limit; what waits is bounded, however small the parts are.
+        """
+        served, peer, call = await slow(app, serve)
+        await call.send("start", status=200)
+        sink = served.connection.sink
+        while not sink.waiting:
+            await call.send("body", body=bytes(4096), more_body=True)
+        sending = asyncio.create_task(send_parts(call, [b"x"] * PARTS_MAX))
+        await until(lambda: served.connection._room)
+        assert not sending.done()
+        assert sink.waiting
+        assert len(sink.waiting) <= LIMIT // 2 // 64 + 1
+        assert LIMIT // 2 < sink.pending_bytes <= LIMIT // 2 + 4096 + 64
+        peer.reset()
+        with pytest.raises(ClientDisconnected):
+            await sending
+
+    @pytest.mark.parametrize("size", [1, 10_000, 70_000, 140_000, 300_000])
+    async def test_order(self, app: Puppet, serve: Serve, size: int) -> None:
+        """
+        All parts arrive in order, none is torn by another sender's, and the connection goes on.
+        """
+        _, peer, call = await slow(app, serve)
+        await call.send("start", status=200)
+        parts = [bytes([number]) * (size + number) for number in range(5)]
+        sending = [asyncio.create_task(send_parts(call, [part])) for part in parts]
+        for part in parts:
+            assert await chunk(peer, head=part is parts[0]) == part
+        await asyncio.gather(*sending)
+        await call.send("body")
+        assert await peer.read(5) == b"0\r\n\r\n"
+        call.end()
+        await peer.send(request())
+        await (await app.call()).respond(body=b"next")
+        assert (await peer.response()).body == b"next"
+
+    async def test_empty_parts(self, app: Puppet, serve: Serve) -> None:
+        """
+        A part without a byte costs nothing, though nobody reads.
+        """
+        served, _, call = await slow(app, serve)
+        await call.send("start", status=200)
+        await fill(served, call)
+        waiting = list(served.connection.sink.waiting or ())
+        await send_parts(call, [b""] * 1000)
+        assert list(served.connection.sink.waiting or ()) == waiting
+
+    @pytest.mark.parametrize("end", ["failure", "half close", "restart"])
+    async def test_early_end(
+        self, app: Puppet, serve: Serve, end: str
+    ) -> None:
+        """
+        What the application has sent still leaves, whatever ends the response then.
+        """
+        served, peer, call = await slow(app, serve)
+        await call.send("start", status=200, headers=[(b"content-type", b"text/event-stream")])
+        sent = await fill(served, call)
+        if end == "failure":
+            call.end(ValueError())
+        elif end == "half close":
+            peer.half_close()
+        else:
+            served.connection.exchange.end(1012)  # type: ignore[union-attr] # it has one
+        await until(lambda: not served.connection.sink.waiting)
+        received = b""
+        for number in range(sent):
+            received += await chunk(peer, head=not number)
+        assert received == bytes(4096) * sent
+        assert await peer.rest() == (b"0\r\n\r\n" if end == "restart" else b"")
+
+    async def test_gone(self, app: Puppet, serve: Serve) -> None:
+        """
+        A peer that leaves lets the waiting sender go, and nothing is kept for it.
+        """
+        served, peer, call = await slow(app, serve)
+        connection = served.connection
+        await call.send("start", status=200)
+        sending = asyncio.create_task(call.send("body", body=bytes(300_000), more_body=True))
+        await until(lambda: connection.sink.waiting)
+        peer.reset()
+        await asyncio.wait([sending])
+        assert connection.sink.waiting is None
+        with pytest.raises(ClientDisconnected):
+            await call.send("body", body=b"x")
+
+    async def test_refusal(self, app: Puppet, serve: Serve) -> None:
+        """
+        So it is with an answer of the application's own to a handshake.
+        """
+        served = await serve(app, outbox_bytes_max=LIMIT, send_buffer=TINY)
+        peer = await served.websocket(receive_buffer=TINY)
+        call = await app.call()
+        await call.event()
+        await call.send("http.response.start", status=403)
+        await call.send("http.response.body", body=b"first", more_body=True)
+        sending = asyncio.create_task(
+            call.send("http.response.body", body=bytes(300_000), more_body=True)
+        )
+        await until(lambda: served.connection.sink.waiting)
+        assert not sending.done()
+        assert await chunk(peer, head=True) == b"first"
+        assert await chunk(peer) == bytes(300_000)
+        await sending
+        await call.send("http.response.body")
+        assert await peer.rest() == b"0\r\n\r\n"
+
+
+async def slow(app: Puppet, serve: Serve) -> tuple[Served, Peer, Call]:
+    """
+    Send a request and read nothing, with little room in between.
+    """
+    served = await serve(app, outbox_bytes_max=LIMIT, send_buffer=TINY)
+    peer = await served.connect(receive_buffer=TINY)
+    await peer.send(request())
+    return served, peer, await app.call()
+
+
+async def send_parts(call: Call, parts: list[bytes]) -> None:
+    """
+    Send parts of a body that goes on.
+    """
+    for part in parts:
+        await call.send("body", body=part, more_body=True)
+
+
+async def fill(served: Served, call: Call) -> int:
+    """
+    Send parts until some of them wait; gives their number.
+    """
+    count = 0
+    while len(served.connection.sink.waiting or ()) < 3:
+        await call.send("body", body=bytes(4096), more_body=True)
+        count += 1
+    return count
+
+
+async def chunk(peer: Peer, *, head: bool = False) -> bytes:
+    """
+    Read one chunk, behind the head if that is still to come.
+    """
+    if head:
+        await peer.read_until(b"\r\n\r\n")
+    data = await peer.read(int(await peer.read_until(b"\r\n"), 16))
+    assert await peer.read(2) == b"\r\n"
+    return data
 
 
 class TestOverflow:

@@ -175,11 +175,12 @@ async def test_policies_side_by_side(app: Puppet, serve: Serve) -> None:
 
 
 @both
-async def test_unsent(app: Puppet, serve: Serve, kind: str) -> None:
+@pytest.mark.parametrize(("unsent", "latest"), [(131072, 16384), (8192, 8192)])
+async def test_unsent(app: Puppet, serve: Serve, kind: str, unsent: int, latest: int) -> None:
     """
-    The kernel takes 128 KiB ahead, and 16 KiB where only the latest counts.
+    The kernel takes 128 KiB ahead, and 16 KiB where only the latest counts, if that is less.
     """
-    served = await serve(app)
+    served = await serve(app, unsent_bytes_max=unsent)
     found = {}
     for policy in ("close", "drop_oldest", "latest"):
         reader = await Reader.open(app, served, kind, overflow=policy)
@@ -189,7 +190,7 @@ async def test_unsent(app: Puppet, serve: Serve, kind: str) -> None:
         reader.peer.close()
         reader.call.end()
         await until(lambda: not served.worker.connections)
-    assert found == {"close": 131072, "drop_oldest": 131072, "latest": 16384}
+    assert found == {"close": unsent, "drop_oldest": unsent, "latest": latest}
 
 
 @both

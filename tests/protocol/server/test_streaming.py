@@ -273,6 +273,19 @@ async def test_too_late_to_configure(app: Puppet, served: Served) -> None:
     call.end()
 
 
+async def test_configured_once_the_client_has_left(app: Puppet, served: Served) -> None:
+    """To say something of a client that has just left is no mistake of the application."""
+    peer = await served.connect()
+    await peer.send(request())
+    call = await app.call()
+    peer.reset()
+    await until(lambda: not served.worker.connections)
+    call.extension["configure"](outbox_bytes_max=5, gone_at_eof=True)  # type: ignore[call-arg] # of requests
+    assert (await call.event())["type"] == "http.request"
+    assert (await call.event())["type"] == "http.disconnect"
+    call.end()
+
+
 class TestEndOfSending:
     """
     What a FIN of the client means.

@@ -828,3 +828,15 @@ class TestConfigure:
         _, call = await served.open(app)
         with pytest.raises(LocalProtocolError, match=r"before websocket\.accept"):
             call.extension["configure"](outbox_bytes_max=5)
+
+    async def test_peer_gone(self, app: Puppet, served: Served) -> None:
+        """
+        To say something of a peer that has just left is no mistake of the application.
+        """
+        peer = await served.websocket()
+        call = await app.call()
+        peer.reset()
+        await until(lambda: not served.worker.connections)
+        call.extension["configure"](overflow="latest", outbox_bytes_max=5)
+        assert (await call.event())["type"] == "websocket.connect"
+        assert (await call.event())["type"] == "websocket.disconnect"

@@ -89,6 +89,23 @@ def test_what_is_wrong_is_told_with_all_the_rest(
         call_command("fairway", "config")
 
 
+def test_what_contradicts_each_other_is_told(
+    capsys: pytest.CaptureFixture[str], settings: Settings
+) -> None:
+    """
+    Two values that do not go together are one problem, beside others; two that do are none.
+    """
+    settings.FAIRWAY = {"COMPRESS_BYTES_MAX": 100, "THREADS": 0, "RESPAWN_DELAY": "soon"}
+    settings.FAIRWAY |= {"RESPAWN_DELAY_MAX": 0.01}
+    with pytest.raises(CommandError, match="3 problems in the options"):
+        call_command("fairway", "config")
+    found = [line for line in capsys.readouterr().out.splitlines() if line.startswith("!")]
+    assert found[0] == "! FAIRWAY['RESPAWN_DELAY'] must be a number, not 'soon'"
+    assert found[1].startswith("! compress_bytes_min must be at most compress_bytes_max (100")
+    settings.FAIRWAY = {"COMPRESS_BYTES_MIN": 90000, "COMPRESS_BYTES_MAX": 100000}
+    call_command("fairway", "config")
+
+
 def test_layers_without_their_secrets(
     capsys: pytest.CaptureFixture[str], settings: Settings
 ) -> None:

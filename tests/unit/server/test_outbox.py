@@ -17,8 +17,11 @@ from fairway import metrics
 from fairway.exceptions import LocalProtocolError
 from fairway.options import ServerOptions
 from fairway.server import outbox as outbox_module
-from fairway.server.outbox import Flusher, OutboxState
+from fairway.server.outbox import MESSAGES_MAX, Flusher, Outbox, OutboxState
+from fairway.server.overflow import POLICIES
 from fairway.wire.prepared import Prepared
+from fairway.wire.sse import event_chunk
+from fairway.wire.websocket import encode_close
 from tests.unit.server.outboxes import Peer, Turns, frame, open_peers
 from tests.unit.wire.frames import PONG, TEXT
 
@@ -144,6 +147,64 @@ class TestFlusher:
         turns.turn()
         assert peer.writes == []
         assert peer.outbox.pending_bytes == 0
+
+
+class TestFanOut:
+    """
+    One message for many.
+    """
+
+    def test_like_offers(self, turns: Turns, peers: Any) -> None:
+        """
+        Each gets what offering to it alone gives it; who has something unread gets nothing.
+        """
+        at_rest, streams, has_some, is_behind, closing, unread = several = peers(6)
+        for peer in several:
+            peer.outbox.clear = peer is not unread
+        streams.outbox.format = event_chunk
+        has_some.outbox.send(frame(b"first"))
+        is_behind.outbox.writable = False
+        closing.outbox.finish(1000, "")
+        message = Prepared(text="x")
+        assert unread.outbox.offer_all([peer.outbox for peer in several], message) == [
+            unread.outbox
+        ]
+        turns.turn()
+        assert is_behind.writes == []
+        is_behind.outbox.writable = True
+        is_behind.outbox.flush()
+        assert at_rest.writes == is_behind.writes == [frame(b"x", TEXT)]
+        assert streams.writes == [event_chunk(message)]
+        assert has_some.writes == [frame(b"first") + frame(b"x", TEXT)]
+        assert closing.writes == [encode_close(1000, "")]
+        assert unread.writes == []
+
+    def test_of_two_workers(self, turns: Turns, peers: Any) -> None:
+        """
+        Outboxes of two flushers in turns are all written.
+        """
+        mixed = [peer for pair in zip(peers(3), peers(3), strict=True) for peer in pair]
+        for peer in mixed:
+            peer.outbox.clear = True
+        mixed[0].outbox.offer_all([peer.outbox for peer in mixed], Prepared(text="x"))
+        turns.turn()
+        assert [peer.writes for peer in mixed] == [[frame(b"x", TEXT)]] * 6
+
+    def test_counts(self, turns: Turns, peers: Any) -> None:
+        """
+        Frames and bytes are counted of each, whatever is written between those that are alike.
+        """
+        several = peers(5)
+        for peer in several:
+            peer.outbox.clear = True
+        several[2].outbox.send(frame(b"another"))
+        messages, size = metrics.messages_sent.value, metrics.bytes_sent.value
+        several[0].outbox.offer_all([peer.outbox for peer in several], Prepared(text="x"))
+        turns.turn()
+        written = [data for peer in several for data in peer.writes]
+        assert len(written) == 5
+        assert metrics.messages_sent.value - messages == 6
+        assert metrics.bytes_sent.value - size == sum(map(len, written))
 
 
 class TestStates:
@@ -296,6 +357,58 @@ class TestFarBehind:
         for peer in (gone, closing, at_rest):
             peer.outbox.shut()
         assert metrics.drops.values["unread"] == before + 6
+
+
+    def test_many_tiny_messages(self, turns: Turns, peers: Any) -> None:
+        """
+        Who sends very many tiny messages waits by what they take in memory, whatever the policy.
+        """
+        for policy in POLICIES:
+            (peer,) = peers(1, overflow=policy)
+            peer.outbox.writable = False
+            sent = 1
+            while not peer.outbox.send(frame(b"x")):
+                sent += 1
+            assert sent == MESSAGES_MAX + 1
+            peer.outbox.writable = True
+            assert peer.outbox.flush()
+            assert not peer.outbox.crowded()
+
+    def test_a_last_word_that_nobody_reads(self, turns: Turns, peers: Any) -> None:
+        """
+        A close that never leaves is no message, and takes none off the count of messages.
+        """
+        gone, other = peers(2)
+        before = metrics.messages_sent.value
+        gone.outbox.writable = False
+        gone.outbox.finish(1000, "")
+        gone.outbox.shut()
+        other.outbox.offer(Prepared(text="x"))
+        turns.turn()
+        assert metrics.messages_sent.value == before + 1
+
+
+class TestEarly:
+    """
+    What is held until a handshake is accepted.
+    """
+
+    @pytest.mark.parametrize(
+        ("options", "held"),
+        [
+            ({"early_messages_max": 0}, 0),
+            ({"early_bytes_max": 0}, 0),
+            ({"early_bytes_max": 10}, 3),
+            ({"outbox_bytes_max": 10}, 3),
+        ],
+    )
+    def test_bounds(self, turns: Turns, options: dict[str, int], held: int) -> None:
+        """
+        It is bounded by number and bytes, and by what may be pending afterwards.
+        """
+        chosen = ServerOptions(**options)  # type: ignore[arg-type] # numbers
+        outbox = Outbox(Flusher(turns, chosen), chosen, None)  # type: ignore[arg-type] # as needed
+        assert [outbox.offer(Prepared(text="x")) for _ in range(5)].count(True) == held
 
 
 async def test_real_loop() -> None:

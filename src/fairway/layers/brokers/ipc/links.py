@@ -222,8 +222,9 @@ class Link:
             self._blocked = True
             self._loop.add_writer(self._sock.fileno(), self._unblock)
         except OSError:
-            # The other end reads no more, but what it sent before is still to be read.
-            self._broken = True
+            # The other end reads no more, but what it sent before is still to be read: to its end,
+            # as the error that says so may have been this one.
+            self._broken = self._failed = True
             self._loop.call_soon(self._read)
         self._check_room()
 
@@ -303,6 +304,9 @@ class Link:
         try:
             size = self._sock.recv_into(buffer)
         except (BlockingIOError, InterruptedError):
+            if self._broken:
+                # It lives, but takes nothing here any more: a new link may do better.
+                self._end("it cannot be written to")
             return False
         except OSError as error:
             self._end(error.strerror or str(error))

@@ -361,7 +361,8 @@ class Mesh:
             before.link.drain()
             self._visitors.pop(before.link, None)
         peer.visitor, visitor.peer = visitor, peer
-        peer.ended = False
+        # It goes on: joins wait for it again, though it was late before.
+        peer.ended = peer.late = False
         link = visitor.link
         for subject in self._subjects:
             link.send(frames.interest(subject))
@@ -501,6 +502,8 @@ class Mesh:
         now = self.loop.time()
         # After having stood still itself, what others have sent meanwhile is yet to be read.
         stood_still = now - self._beat_at > self._interval
+        # First, so that nothing below keeps it from coming.
+        self._schedule_beat()
         for link in list(self.links.open):
             if stood_still:
                 link.heard_at = now
@@ -511,8 +514,6 @@ class Mesh:
         if now >= self._scan_at:
             self._scan_at = now + self._options.silence / 4
             self._look_after_directory()
-        if not self._closed:
-            self._schedule_beat()
 
     def _end_silent(self, link: Link) -> None:
         """

@@ -113,7 +113,7 @@ class Peer:
         name: Its entry.
         out: The link to it, on which we publish and it tells its interests; None without one.
         visitor: Its link to us; None before it has dialled us.
-        late: Whether it did not acknowledge in time, and is not waited for until it does.
+        late: Whether it did not acknowledge in time, and is not waited for until it does or dials.
         ended: Whether its entry is gone, or it said that it leaves.
         known: Whether it has ever told its interests.
         refused: Whether it closed the last link without a word.

@@ -63,6 +63,12 @@ class Member(IPCBroker):
         if pending is not None:
             await pending
 
+    def knows(self, subject: str) -> bool:
+        """
+        Whether somebody else has told it that they want a subject.
+        """
+        return bool(self.mesh.interests.known(subject))
+
     async def send(self, subject: str, payload: bytes) -> None:
         """
         Publish, and wait as long as one is asked to.

@@ -66,8 +66,10 @@ async def beside(site: Site, *subjects: str, **options: Any) -> AsyncIterator[An
     with LoopThread() as thread:
         member = site.make(**options)
         await thread.run(member.begin(*subjects))
-        yield member, thread
-        await thread.run(member.close())
+        try:
+            yield member, thread
+        finally:
+            await thread.run(member.close())
 
 
 def drops(reason: str) -> int:
@@ -217,6 +219,7 @@ async def test_silence_closes_links_and_they_come_back(directory: Path) -> None:
             assert sender.peer(other).out is again
         await until(lambda: sender.peer(other).visitor)
         await sender.join("c")
+        await until(lambda: other.knows("c"))
         await sender.send("a", b"1")
         await until(lambda: other.got == [("a", b"1")])
         await thread.run(other.send("c", b"2"))
@@ -279,6 +282,8 @@ async def test_a_reader_of_interests_that_does_not_read_is_cut_off(directory: Pa
             assert sum(link.pending_bytes for link in first.mesh.links.open) < 65_536
         await until(lambda: first.peer(other).visitor)
         await first.join("a")
+        # Behind all that it is told anew, which may take longer than a join waits.
+        await until(lambda: other.knows("a"))
         await thread.run(other.send("a", b"1"))
         await first.gets(b"1")
 
@@ -421,6 +426,27 @@ async def test_a_link_that_is_replaced_is_read_to_its_end_first(directory: Path)
                 newest.send(frames.hello("0" * 12) + frames.message("a", b"3"))
                 await first.gets(b"0", b"1", b"2", b"3")
                 assert first.peers == 1
+
+
+async def test_one_that_dials_again_is_waited_for_again(directory: Path) -> None:
+    """
+    However late it was before: it has shown that it goes on.
+    """
+    async with meeting(directory) as site:
+        first = await site.enter(join_timeout=0.05)
+        async with stranger(directory, first) as old, stranger(directory, first) as new:
+            old.send(frames.hello("0" * 12))
+            await until(lambda: first.peers)
+            await first.join("a")
+            assert first.subscribe("b") is None
+            peer = first.mesh.peers["0" * 12]
+            before = peer.visitor
+            new.send(frames.hello("0" * 12))
+            await until(lambda: peer.visitor is not before)
+            waiting = first.subscribe("c")
+            assert waiting is not None
+            await waiting
+            assert first.subscribe("d") is None
 
 
 async def test_who_comes_while_one_leaves_is_no_stranger(directory: Path) -> None:

@@ -5,10 +5,12 @@ One link over a real pair of sockets, on both kinds of loop.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -221,6 +223,40 @@ async def test_a_write_to_an_end_that_is_gone_does_not_raise() -> None:
         end.link.send_message(frames.message("a", b"2"))
         await until(lambda: end.lost_by)
         assert end.link.unsent_messages() == 2
+
+
+class Exhausted:
+    """
+    A socket for which the system has no memory at present.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def send(self, data: bytes) -> int:
+        """
+        Fail.
+        """
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+    def __getattr__(self, name: str) -> Any:
+        """
+        Be the real one otherwise.
+        """
+        return getattr(self._sock, name)
+
+
+async def test_a_link_that_takes_nothing_ends_though_the_other_end_lives() -> None:
+    """
+    What has arrived on it counts; nobody waits until its silence is noticed.
+    """
+    with half() as (end, bare):
+        end.link._sock = Exhausted(end.sock)  # type: ignore[assignment]
+        bare.send(frames.BEAT)
+        end.link.send_message(frames.message("a", b"1"))
+        await until(lambda: end.lost_by)
+        assert (end.frames, end.lost_by) == ([frames.Beat()], ["it cannot be written to"])
+        assert end.link.unsent_messages() == 1
 
 
 @pytest.mark.parametrize("answers", [0, 1, 1000])
