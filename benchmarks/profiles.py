@@ -11,7 +11,6 @@ which a function was at work, by itself and with all that it called. Records not
 from __future__ import annotations
 
 import argparse
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -38,6 +37,8 @@ INSTALL = ".tools/bin/uv pip install -p .venv -c constraints.txt --group profile
 FEW, MANY = 500, 2500
 WARMUP, SECONDS, RATE = 2.0, 10, 500
 LINES = 30
+# What the loop's thread has on its stack, and others do not.
+LOOP = "Runner.run (asyncio/runners.py"
 
 Shares = dict[str, tuple[float, float]]
 """
@@ -96,7 +97,7 @@ def time_by_function(task: Task, cores: Cores) -> Shares:
             drive, server, cores, task.mode, *options, warmup=WARMUP, seconds=SECONDS
         )
         time.sleep(WARMUP)
-        command = [TOOLS / "py-spy", "record", "--function", "--format", "raw", "--native"]
+        command = [str(TOOLS / "py-spy"), "record", "--function", "--format", "raw"]
         command += ["--rate", str(RATE), "--duration", str(SECONDS - 1)]
         with pinned(cores.load):
             subprocess.run(
@@ -108,7 +109,10 @@ def time_by_function(task: Task, cores: Cores) -> Shares:
         done.result()
         for line in file:
             stack, _, count = line.rpartition(" ")
-            functions = stack.split(";")
+            _, loop, called = stack.partition(LOOP)
+            if not loop:
+                continue  # A thread, which sleeps.
+            functions = [name.rpartition(":")[0] + ")" for name in f"{loop}{called}".split(";")]
             alone[functions[-1]] += int(count)
             for function in set(functions):
                 within[function] += int(count)
@@ -142,7 +146,7 @@ def held(task: Task, cores: Cores, sockets: int) -> dict[str, tuple[int, int]]:
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "allocations.bin"
         server, application = FAIRWAY.split(" -m ", 1)
-        record = f"-m memray run --quiet --trace-python-allocators --output {shlex.quote(str(file))}"
+        record = f"-m memray run --quiet --trace-python-allocators --output {file}"
         with (
             running(task.subject, cores, f"{server} {record} -m {application}") as subject,
             holding(subject, cores, sockets, task.path, *task.options),
