@@ -306,7 +306,11 @@ BROKER_AWAY = Facts(
     scenes=broker_away,
     facts=(
         *(fact for kind in KINDS for fact in rows_of(kind)),
-        Fact("channels: died", "Channels, core layer, Redis restarted: share of consumers that died", "x"),
+        Fact(
+            "channels: died",
+            "Channels, core layer, Redis restarted: share of consumers that died",
+            "x",
+        ),
     ),
     repeat=3,
     redis=True,

@@ -89,7 +89,7 @@ class Table:
         title: What is done.
         tasks: The names of its tasks; the order on the page is that of their figures.
         floor: The task all are divided by; empty where none is the floor.
-        channels: Whose cost the last column is in, which is Channels on Daphne or Daphne with pages;
+        channels: Whose cost the last column is in, as Channels on Daphne, or Daphne with pages;
             empty where nobody is.
         plot: Whether it is in the picture.
     """

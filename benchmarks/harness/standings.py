@@ -97,9 +97,7 @@ def standing_tables(measured: Iterable[tuple[Block, Record]]) -> Iterator[str]:
                 yield from standing_table(found, asked, tasks)
 
 
-def standing_table(
-    found: list[Standing], asked: Table, tasks: Mapping[str, Task]
-) -> Iterator[str]:
+def standing_table(found: list[Standing], asked: Table, tasks: Mapping[str, Task]) -> Iterator[str]:
     """
     Yield one table; columns that would be empty are left out.
     """
