@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 
-def option(
+def option(  # noqa: PLR0913 - each has a name, and none is needed
     default: Any,
     help: str,  # noqa: A002 - the field's own word
     *,

@@ -141,8 +141,10 @@ def test_a_wrong_value_names_its_place(settings: Settings, fairway: Any, text: s
     [
         (
             {"COMPRESS_BYTES_MIN": 100000},
-            "compress_bytes_min must be at most compress_bytes_max (65536 bytes), not 100000: "
-            "lower the one or raise the other",
+            (
+                "compress_bytes_min must be at most compress_bytes_max (65536 bytes), not 100000: "
+                "lower the one or raise the other"
+            ),
         ),
         (
             {"COMPRESS_BYTES_MAX": 100},
@@ -151,8 +153,10 @@ def test_a_wrong_value_names_its_place(settings: Settings, fairway: Any, text: s
         ({"RESPAWN_DELAY": 30}, "must be at most respawn_delay_max (10.0 s), not 30.0: "),
         (
             {"HEALTH_PATH": "/up", "READY_PATH": "/up"},
-            "ready_path must not be '/up', as health_path is, since one of them alone would "
-            "answer: choose another path, or none",
+            (
+                "ready_path must not be '/up', as health_path is, since one of them alone would "
+                "answer: choose another path, or none"
+            ),
         ),
         ({"METRICS_PATH": "/-/ready"}, "metrics_path must not be '/-/ready', as ready_path is"),
     ],

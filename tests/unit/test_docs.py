@@ -166,8 +166,10 @@ def test_options(from_code: dict[str, Any]) -> None:
         f"| `DRAIN`<br>`--drain`<br>`FAIRWAY_DRAIN` | number, from 0 to 3600 | `25.0` s | {drain}",
         f"| `--port`<br>`PORT`<br>`FAIRWAY_PORT` | whole number, from 0 to 65535 | `8000` | {port}",
         "| `ACCESS_LOG`<br>`--access-log`<br>`FAIRWAY_ACCESS_LOG` | yes or no | no | Log one",
-        "| `COMPRESS_BYTES_MIN`<br>`--compress-bytes-min`<br>`FAIRWAY_COMPRESS_BYTES_MIN` | "
-        "whole number, from 1 to `COMPRESS_BYTES_MAX` | `512` bytes | Smaller",
+        (
+            "| `COMPRESS_BYTES_MIN`<br>`--compress-bytes-min`<br>`FAIRWAY_COMPRESS_BYTES_MIN` | "
+            "whole number, from 1 to `COMPRESS_BYTES_MAX` | `512` bytes | Smaller"
+        ),
     ):
         assert f"\n{row}" in table
     assert {cell.count(" | ") for cell in table.splitlines() if cell.startswith("|")} == {3}

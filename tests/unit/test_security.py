@@ -12,8 +12,13 @@ import pytest
 from pytest_django import Settings
 
 from fairway import metrics
-from fairway.security import AllowedHostsOriginValidator, OriginValidator, admit, refusal
-from fairway.security import handshake as handshake_module
+from fairway.security import (
+    AllowedHostsOriginValidator,
+    OriginValidator,
+    admit,
+    handshake as handshake_module,
+    refusal,
+)
 from fairway.security.handshake import Admitted, describe_hosts
 
 pytestmark = pytest.mark.one_loop

@@ -198,7 +198,7 @@ class HttpExchange(Exchange):
     __slots__ = (
         "_body_by",
         "_body_bytes",
-        "_body_bytes_due",
+        "_body_bytes_seen",
         "_headers",
         "_inbox",
         "_left",
@@ -224,7 +224,7 @@ class HttpExchange(Exchange):
         self._status = 0
         # Of a body that did not come with its head, from the application's first receive() on.
         self._body_by: float
-        self._body_bytes_due: float
+        self._body_bytes_seen: int
         self._headers: list[tuple[bytes, bytes]]
         self._left: int | None
         self._no_body: bool
@@ -320,7 +320,7 @@ class HttpExchange(Exchange):
         elif value != b"keep-alive":
             self._headers.append(field)
 
-    def body(self, message: Message) -> Any:
+    def body(self, message: Message) -> Any:  # noqa: C901, PLR0912 - without further calls
         """
         ``http.response.body``: write it, with the head if it is the first part.
         """
@@ -393,32 +393,36 @@ class HttpExchange(Exchange):
         if self._stream is not None:
             due = self._stream.on_deadline(now)
         if self.unread_body and self._started:
-            if now < self._body_by or self._has_pace():
+            if now < self._body_by or self._has_pace(now):
                 return min(due, self._body_by)
             metrics.refusals.add("slow_body")
             self._refuse_body(408, "the body comes too slowly", Fault.BODY_TOO_SLOW)
             return self.connection.deadline
         return due
 
-    def _has_pace(self) -> bool:
+    def _has_pace(self, now: float) -> bool:
         """
-        Whether enough of the body came in time; if so, the next part gets as much time.
+        Whether some of the body came in time; if so, that gives the next part its time.
 
-        While reading pauses the client can do nothing, so its time begins anew after that.
+        What came is worth the time that it may take at the least rate, so whoever is fast enough
+        may stand still, whenever that is. While reading pauses the client can do nothing, so its
+        time begins anew after that.
         """
-        if not self.connection.reading_paused and self._body_bytes < self._body_bytes_due:
-            return False
-        self._expect_body()
-        return True
+        options = self.connection.worker.options
+        came, self._body_bytes_seen = self._body_bytes - self._body_bytes_seen, self._body_bytes
+        if self.connection.reading_paused or not options.body_rate_min:
+            self._body_by = now + options.body_timeout
+        else:
+            self._body_by = now + min(options.body_timeout, came / options.body_rate_min)
+        return self._body_by > now
 
     def _expect_body(self) -> None:
         """
         Give the next part of the body its time.
         """
-        connection = self.connection
-        options = connection.worker.options
-        self._body_by = connection.worker.loop.time() + options.body_timeout
-        self._body_bytes_due = self._body_bytes + options.body_rate_min * options.body_timeout
+        worker = self.connection.worker
+        self._body_by = worker.loop.time() + worker.options.body_timeout
+        self._body_bytes_seen = self._body_bytes
 
     def _ended(self, error: BaseException | None) -> None:
         """

@@ -45,6 +45,10 @@ class Waiting(list["Piece"]):
 
     __slots__ = ("size",)
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+
 
 class Http1Sink:
     """
@@ -151,7 +155,6 @@ class Http1Sink:
         waiting = self.waiting
         if waiting is None:
             waiting = self.waiting = Waiting()
-            waiting.size = 0
         waiting.append(framed)
         waiting.size += len(framed)
 

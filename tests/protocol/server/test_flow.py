@@ -256,9 +256,7 @@ class TestBodies:
         assert list(served.connection.sink.waiting or ()) == waiting
 
     @pytest.mark.parametrize("end", ["failure", "half close", "restart"])
-    async def test_early_end(
-        self, app: Puppet, serve: Serve, end: str
-    ) -> None:
+    async def test_early_end(self, app: Puppet, serve: Serve, end: str) -> None:
         """
         What the application has sent still leaves, whatever ends the response then.
         """

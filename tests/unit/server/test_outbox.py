@@ -358,7 +358,6 @@ class TestFarBehind:
             peer.outbox.shut()
         assert metrics.drops.values["unread"] == before + 6
 
-
     def test_many_tiny_messages(self, turns: Turns, peers: Any) -> None:
         """
         Who sends very many tiny messages waits by what they take in memory, whatever the policy.
