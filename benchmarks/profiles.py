@@ -128,14 +128,12 @@ def memory_by_function(task: Task, cores: Cores) -> Shares:
         Allocations and bytes per socket, by the function that asked for them.
     """
     few, many = (held(task, cores, sockets) for sockets in (FEW, MANY))
-    more = MANY - FEW
-    return {
-        function: (
-            (count - few.get(function, (0, 0))[0]) / more,
-            (size - few.get(function, (0, 0))[1]) / more,
-        )
-        for function, (count, size) in many.items()
-    }
+    found = {}
+    for function, (count, size) in many.items():
+        count_before, size_before = few.get(function, (0, 0))
+        found[function] = (count - count_before) / (MANY - FEW), (size - size_before) / (MANY - FEW)
+    counts, sizes = zip(*found.values(), strict=True)
+    return {"in all": (sum(counts), sum(sizes)), **found}
 
 
 def held(task: Task, cores: Cores, sockets: int) -> dict[str, tuple[int, int]]:
