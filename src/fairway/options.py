@@ -196,7 +196,7 @@ class ServerOptions:
     )
     body_timeout: float = option(
         30.0,
-        "Time over which that is measured, and for which a body may stand still.",
+        "Time by which a body may be behind that rate, and for which it may stand still.",
         unit="s",
         minimum=0.01,
         maximum=3600,

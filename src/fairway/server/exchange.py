@@ -410,10 +410,10 @@ class HttpExchange(Exchange):
         """
         options = self.connection.worker.options
         came, self._body_bytes_seen = self._body_bytes - self._body_bytes_seen, self._body_bytes
-        if self.connection.reading_paused or not options.body_rate_min:
-            self._body_by = now + options.body_timeout
-        else:
-            self._body_by = now + min(options.body_timeout, came / options.body_rate_min)
+        self._body_by, due = now + options.body_timeout, self._body_by
+        if not self.connection.reading_paused and options.body_rate_min:
+            # From when it was due, since this may be called later.
+            self._body_by = min(self._body_by, due + came / options.body_rate_min)
         return self._body_by > now
 
     def _expect_body(self) -> None:

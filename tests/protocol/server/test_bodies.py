@@ -41,7 +41,7 @@ async def trickle(peer: Peer, data: bytes, seconds: float) -> None:
 
 class TestPace:
     """
-    ``body_rate_min`` over each ``body_timeout``, while the application reads.
+    ``body_rate_min``, behind which a body may be by ``body_timeout``, while the application reads.
     """
 
     @pytest.mark.parametrize("head", [announced(), CHUNKED], ids=["declared", "chunked"])
@@ -96,6 +96,22 @@ class TestPace:
             await peer.send(b"x" * 10)
             await asyncio.sleep(0.05)
         assert await reading == b"x" * 100
+        await call.respond()
+        assert (await peer.response()).status == 200
+
+    async def test_standing_still(self, app: Puppet, serve: Serve) -> None:
+        """
+        For less than ``body_timeout``, at the start and later, if its rate is enough else.
+        """
+        served = await serve(app, body_rate_min=100, body_timeout=0.5)
+        peer = await served.connect()
+        await peer.send(announced(120))
+        call = await app.call()
+        reading = asyncio.create_task(self.read(call.receive))
+        for number in range(12):
+            await asyncio.sleep(0.4 if number in {0, 6} else 0.05)
+            await peer.send(b"x" * 10)
+        assert await reading == b"x" * 120
         await call.respond()
         assert (await peer.response()).status == 200
 
