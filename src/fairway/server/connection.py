@@ -20,7 +20,7 @@ from fairway.faults import Fault
 from fairway.server import log
 from fairway.server.asgi_state import State
 from fairway.server.exchange import HttpExchange
-from fairway.server.outbox import piece_bytes
+from fairway.server.overflow import has_read, measure_unread
 from fairway.server.sink import Http1Sink
 from fairway.server.streaming import HttpEnds
 from fairway.server.websocket import WebSocketExchange
@@ -43,6 +43,11 @@ _received = metrics.bytes_received
 HALF_CLOSED_SECONDS = 1.0
 """
 Time for an answer to begin after its client stopped sending, where the application asks after it.
+"""
+
+STALL_LOOKS = 8
+"""
+How often one looks whether a reader takes anything, in the time that somebody waits for it.
 """
 
 PIPELINE_BYTES = 65536
@@ -80,7 +85,7 @@ class Connection(asyncio.Protocol):
         "_room",
         "_scopes",
         "_stalled_at",
-        "_stalled_bytes",
+        "_unread",
         "_websocket",
         "alive",
         "answering",
@@ -121,7 +126,7 @@ class Connection(asyncio.Protocol):
         self._reading_paused = False
         self._room: list[asyncio.Future[None]] | None = None
         self._stalled_at = inf
-        self._stalled_bytes = 0
+        self._unread: int | None = None
 
     # -- hot path 1: from bytes to the application's task
 
@@ -562,7 +567,9 @@ class Connection(asyncio.Protocol):
             # After a failed write too, which the loop has yet to tell: whoever sends without end
             # has to let it.
             return asyncio.sleep(0) if self.transport.is_closing() else None
-        if self.sink.waiting is not None:
+        waiting = self.sink.waiting
+        if waiting is not None and len(waiting) == 1:
+            # The first, for which the kernel may have had room. Others wait for that one.
             self._flush_body()
         return self._wait_for_reader() if self._crowded() else None
 
@@ -583,7 +590,7 @@ class Connection(asyncio.Protocol):
         """
         Write what waits of a body, as far as the kernel takes it.
         """
-        self.sink.flush(piece_bytes(self.worker.options.outbox_bytes_max))
+        self.sink.flush(self.worker.options.outbox_bytes_max)
 
     def wait_for_room(self) -> asyncio.Future[None]:
         """
@@ -596,9 +603,10 @@ class Connection(asyncio.Protocol):
             self._room = []
         self._room.append(future)
         if self._stalled_at == inf:
-            self._stalled_bytes = self.transport.get_write_buffer_size()
-            self._stalled_at = self.worker.loop.time() + self.worker.options.outbox_stall_timeout
-            self.expect_by(self._stalled_at)
+            self._unread = measure_unread(self.transport)
+            now, timeout = self.worker.loop.time(), self.worker.options.outbox_stall_timeout
+            self._stalled_at = now + timeout
+            self.expect_by(now + timeout / STALL_LOOKS)
         return future
 
     def _release_room(self) -> None:
@@ -623,7 +631,9 @@ class Connection(asyncio.Protocol):
         """
         Give the peer its time to let the connection end.
         """
-        self._stalled_bytes = self.transport.get_write_buffer_size()
+        # Only where the peer has yet to take something: most connections end with nothing left.
+        pending = self.transport.get_write_buffer_size()
+        self._unread = measure_unread(self.transport) if pending else None
         self.deadline = self.worker.loop.time() + self.worker.options.close_timeout
         self.worker.timers.watch(self)
 
@@ -659,7 +669,7 @@ class Connection(asyncio.Protocol):
                 exchange.end(codes.TRY_AGAIN_LATER, "stood still")
             self.transport.abort()
         elif self.answering and exchange is not None:
-            self.deadline = min(exchange.on_deadline(now), self._stalled_at)
+            self.deadline = min(exchange.on_deadline(now), self._stall_due(now))
         elif self._decoder is not None and self._decoder.head_started:
             self._refuse(RemoteProtocolError("the request's head took too long", status=408))
         else:
@@ -669,20 +679,31 @@ class Connection(asyncio.Protocol):
         """
         Cut off a peer that does not let the connection end, unless it is still reading.
         """
-        if 0 < self.transport.get_write_buffer_size() < self._stalled_bytes:
+        if self.transport.get_write_buffer_size() and self._has_read():
             self._expect_end()
         else:
             self.transport.abort()
 
     def _stalled(self, now: float) -> bool:
         """
-        Whether somebody waits for a reader that took nothing since last time.
+        Whether somebody waits for a reader that took nothing for too long.
         """
-        if now < self._stalled_at:
+        if self._stalled_at == inf:
             return False
-        pending = self.transport.get_write_buffer_size()
-        if pending >= self._stalled_bytes:
-            return True
-        self._stalled_bytes = pending
-        self._stalled_at = now + self.worker.options.outbox_stall_timeout
-        return False
+        if self._has_read():
+            self._stalled_at = now + self.worker.options.outbox_stall_timeout
+        return now >= self._stalled_at
+
+    def _stall_due(self, now: float) -> float:
+        """
+        Give the time to look again whether it takes anything.
+        """
+        soon = now + self.worker.options.outbox_stall_timeout / STALL_LOOKS
+        return min(soon, self._stalled_at) if self._stalled_at < inf else inf
+
+    def _has_read(self) -> bool:
+        """
+        Whether a peer who is behind took something since last time.
+        """
+        before, self._unread = self._unread, measure_unread(self.transport)
+        return has_read(before, self._unread)

@@ -571,6 +571,8 @@ class Outbox:
         Hold an offer until the handshake is accepted, within bounds.
         """
         if self.state is not OutboxState.CONNECTING:
+            # It is on its way out of its groups; a handler that takes its time holds that up.
+            metrics.drops.add("closing")
             return False
         early = self._early
         if early is None:

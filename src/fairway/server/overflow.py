@@ -4,7 +4,8 @@ What becomes of a reader who is too slow, where that is not the end of its conne
 The policies beside ``close`` are outboxes of their own, into whose class an outbox changes when
 it is configured: the fan-out may know it already, and a reader at rest should cost no more for
 what few ask for. Only what was offered is dropped; what the application awaits, control frames
-and closes keep their place. Here too: how far ahead the kernel may take bytes.
+and closes keep their place. Here too: how far ahead the kernel may take bytes, and how one sees
+whether a reader takes any.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ __all__ = [
     "DropOldestOutbox",
     "LatestOutbox",
     "configure",
+    "has_read",
     "limit_latest",
     "limit_unsent",
+    "measure_unread",
 ]
 
 TCP = (socket.AF_INET, socket.AF_INET6)
@@ -43,6 +46,13 @@ NOTSENT_LOWAT: Final[int | None] = getattr(
 """
 From netinet/tcp.h, where Python was built without it.
 """
+
+TCP_INFO: Final[int | None] = 11 if sys.platform == "linux" else None
+"""
+From linux/tcp.h. Of what it gives: where the bytes acknowledged and those not sent yet are.
+"""
+
+ACKED, UNSENT = slice(120, 128), slice(144, 148)
 
 
 class Backlog(list["Piece"]):
@@ -348,3 +358,43 @@ def limit_unsent(sock: Any, size: int) -> None:
     """
     if sock is not None and NOTSENT_LOWAT is not None and sock.family in TCP:
         sock.setsockopt(socket.IPPROTO_TCP, NOTSENT_LOWAT, size)
+
+
+def measure_unread(transport: Any) -> int | None:
+    """
+    Measure what a reader who is behind has yet to take: by this one sees whether it takes any.
+
+    A transport hears from the kernel by tens of kilobytes, for which a slow link needs a minute.
+    Therefore what the peer has acknowledged is counted too, where the system tells. Not for hot
+    paths.
+
+    Returns:
+        Bytes on a scale of the connection's own, whose zero means nothing: less than last time
+        if the reader took something. None if nothing is unsent: what is on its way tells nothing,
+        since the kernel acknowledges for a program that hangs.
+    """
+    pending: int = transport.get_write_buffer_size()
+    acked, unsent = _ask_kernel(transport)
+    return pending - acked if pending or unsent else None
+
+
+def has_read(before: int | None, now: int | None) -> bool:
+    """
+    Whether a reader who was behind took something between two measures.
+    """
+    return before is not None and (now is None or now < before)
+
+
+def _ask_kernel(transport: Any) -> tuple[int, int]:
+    """
+    Give the bytes that the peer has acknowledged so far, and those not sent yet; 0 if unknown.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None or TCP_INFO is None or sock.family not in TCP:
+        return 0, 0
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, UNSENT.stop)
+    except OSError:
+        # Reset, which the loop has yet to tell.
+        return 0, 0
+    return int.from_bytes(info[ACKED], sys.byteorder), int.from_bytes(info[UNSENT], sys.byteorder)

@@ -29,7 +29,7 @@ from fairway.server.exchange import (
 )
 from fairway.server.inbox import Inbox
 from fairway.server.outbox import OutboxState
-from fairway.server.overflow import configure, limit_latest
+from fairway.server.overflow import configure, has_read, limit_latest, measure_unread
 from fairway.server.streaming import wait_for_room
 from fairway.wire import codes
 from fairway.wire.deflate import Deflate, InflatingDecoder, deflate_of, negotiate
@@ -111,9 +111,9 @@ class WebSocketExchange(Exchange):
         "_finish",
         "_missed",
         "_ping_at",
-        "_pinged_bytes",
         "_refusal",
         "_rest",
+        "_unread",
         "_upgrade",
         "inbox",
         "outbox",
@@ -133,7 +133,7 @@ class WebSocketExchange(Exchange):
         self._rest = False
         self._missed = 0
         self._ping_at = inf
-        self._pinged_bytes = 0
+        self._unread: int | None = None
         self._close_by = inf
         self._finish: Callable[[], None] | None = None
         self._refusal: tuple[int, list[tuple[bytes, bytes]]] | None = None
@@ -435,7 +435,7 @@ class WebSocketExchange(Exchange):
         See ``Exchange``: write what was queued meanwhile.
         """
         # The peer has read something, however much is written for it next.
-        self._pinged_bytes = sys.maxsize
+        self._unread = sys.maxsize
         self.outbox.writable = True
         self.outbox.flush()
         if self._finish is not None:
@@ -505,6 +505,9 @@ class WebSocketExchange(Exchange):
         self._ping_at = inf
         loop, options = self.connection.worker.loop, self.connection.worker.options
         self._close_by = loop.time() + options.close_timeout
+        # Else it has its time once, and from then on as long as it reads.
+        writable, transport = self.outbox.writable, self.connection.transport
+        self._unread = sys.maxsize if writable else measure_unread(transport)
         self._look_on()
         self.connection.expect_by(self._close_by)
 
@@ -527,8 +530,11 @@ class WebSocketExchange(Exchange):
         See ``Exchange``: ping, find the peer silent, or stop waiting for its close frame.
         """
         if now >= self._close_by:
-            self.connection.transport.abort()
-            return inf
+            if not (self.connection.transport.get_write_buffer_size() and self._has_read()):
+                self.connection.transport.abort()
+                return inf
+            # It has yet to reach the close frame, behind what waits for it.
+            self._close_by = now + self.connection.worker.options.close_timeout
         if now >= self._ping_at:
             self._ping(now)
         return min(self._ping_at, self._close_by)
@@ -541,8 +547,7 @@ class WebSocketExchange(Exchange):
         be missed, but the ping is still written: the kernel reports a reset peer by that.
         """
         connection, options = self.connection, self.connection.worker.options
-        pending = connection.transport.get_write_buffer_size()
-        if connection.alive or pending < self._pinged_bytes:
+        if self._is_alive():
             self._missed = 0
         elif not connection.reading_paused:
             self._missed += 1
@@ -551,10 +556,27 @@ class WebSocketExchange(Exchange):
             connection.transport.abort()
             return
         connection.alive = False
-        self._pinged_bytes = pending
         if self.outbox.writable:
             self.outbox.control(PING)
         self._ping_at = now + options.ping_interval
+
+    def _is_alive(self) -> bool:
+        """
+        Whether the peer sent or took something since last time.
+        """
+        connection = self.connection
+        if connection.alive and not connection.transport.get_write_buffer_size():
+            # Nearly everybody: no question to the kernel.
+            self._unread = None
+            return True
+        return self._has_read() or connection.alive
+
+    def _has_read(self) -> bool:
+        """
+        Whether a peer who is behind took something since last time.
+        """
+        before, self._unread = self._unread, measure_unread(self.connection.transport)
+        return has_read(before, self._unread)
 
     def _refuse_with(self, status: int) -> None:
         """

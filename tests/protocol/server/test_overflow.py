@@ -246,3 +246,76 @@ async def test_standing_still(app: Puppet, serve: Serve, policy: str) -> None:
     assert (await reader.call.event())["code"] == 1006
     assert metrics.closes.values["silent"] == silent + 1
     assert metrics.drops.values["unread"] > unread
+
+
+@both
+async def test_what_comes_too_late_is_counted(app: Puppet, serve: Serve, kind: str) -> None:
+    """
+    A consumer that is busy stays in its groups, though its connection has ended.
+    """
+    served = await serve(app)
+    reader = await Reader.open(app, served, kind)
+    before = metrics.drops.values.get("closing", 0)
+    reader.outbox.close(4000)
+    assert not reader.outbox.offer(Prepared(text="a"))
+    reader.peer.close()
+    await until(lambda: not served.worker.connections)
+    assert not reader.outbox.offer(Prepared(text="b"))
+    assert metrics.drops.values["closing"] == before + 2
+    reader.call.end()
+
+
+class TestSlowLinks:
+    """
+    Who takes a few kilobytes now and then is alive, though the kernel holds a hundred for it.
+
+    The transport hears nothing meanwhile: it is told when half of those have left.
+    """
+
+    @both
+    async def test_somebody_waits_for_it(self, app: Puppet, serve: Serve, kind: str) -> None:
+        """
+        It is not cut off after ``outbox_stall_timeout``, but is once it stops.
+        """
+        served = await serve(app, outbox_stall_timeout=0.2)
+        reader = await Reader.open(app, served, kind)
+        sending = asyncio.create_task(reader.send("x" * 2_000_000))
+        await until(lambda: not served.connection.sink.writable)
+        await self.trickle(served, reader)
+        assert not sending.done()
+        await until(sending.done)
+        assert served.worker.connections == {}
+
+    @pytest.mark.parametrize("size", [60_000, 2_000_000], ids=["in the kernel", "beyond it"])
+    async def test_pings(self, app: Puppet, serve: Serve, size: int) -> None:
+        """
+        No answer comes from behind all that, yet it is not taken for silent, but is once it stops.
+        """
+        served = await serve(app, ping_interval=0.1)
+        reader = await Reader.open(app, served, "websocket", overflow="drop_oldest")
+        reader.outbox.offer(Prepared(text="x" * size))
+        await self.trickle(served, reader)
+        assert (await reader.call.event())["code"] == 1006
+
+    async def test_a_close_behind_it(self, app: Puppet, serve: Serve) -> None:
+        """
+        It has its time for that as long as it reads.
+        """
+        served = await serve(app, close_timeout=0.2, outbox_bytes_max=LIMIT)
+        reader = await Reader.open(app, served, "websocket")
+        reader.outbox.offer(Prepared(text="x" * 300_000))
+        await until(lambda: not served.connection.sink.writable)
+        reader.outbox.offer(Prepared(text="one too many"))
+        assert (await reader.call.event())["code"] == 1013
+        await self.trickle(served, reader)
+        assert isinstance(reader.peer, WebSocket)
+        assert await reader.peer.close_code() == 1013
+
+    async def trickle(self, served: Served, reader: Reader) -> None:
+        """
+        Read 40 KB in 0.8 seconds, which is more than any time-out here, and see that it may.
+        """
+        for _ in range(40):
+            reader.peer.buffer += await reader.peer.recv(1000)
+            await asyncio.sleep(0.02)
+        assert served.connection.exchange is not None
