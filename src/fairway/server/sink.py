@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from fairway import metrics
-from fairway.server.outbox import PIECE_BYTES, take
+from fairway.server.outbox import PIECE_BYTES, piece_bytes, take
 from fairway.wire.http1 import LAST_CHUNK, encode_chunk, encode_head
 from fairway.wire.sse import event_chunk, event_plain
 
@@ -158,13 +158,17 @@ class Http1Sink:
         waiting.append(framed)
         waiting.size += len(framed)
 
-    def flush(self, piece_bytes: int) -> None:
+    def flush(self, bytes_max: int) -> None:
         """
-        Write what waits, piece by piece, for as long as the transport takes each at once.
+        Write what waits, for as long as the transport takes it at once.
+
+        As an outbox does: in pieces while that is more than half of what may be pending, since
+        somebody may wait for its reader, and else in one.
         """
         self.writable = not self._transport.get_write_buffer_size()
         while self.waiting is not None and self.writable and not self._transport.is_closing():
-            self._write(self.waiting, piece_bytes)
+            is_much = self.waiting.size * 2 > bytes_max
+            self._write(self.waiting, piece_bytes(bytes_max) if is_much else sys.maxsize)
 
     def write_all(self) -> None:
         """
