@@ -114,7 +114,8 @@ def figures(row: Row, repetitions: list[Repetition]) -> list[float]:
     """
     Return the row's figure of each repetition that has one: a ratio, or a value in its unit.
 
-    That is the task's own value, or how much it is above that of the other one.
+    That is the task's own value, or how much it is above that of the other one. Two samples
+    between which the cores were moved are not of one machine, and have no ratio.
     """
     found = []
     for samples in repetitions:
@@ -126,6 +127,8 @@ def figures(row: Row, repetitions: list[Repetition]) -> list[float]:
             continue
         reference = samples.get(row.against)
         if reference is None or reference.failed:
+            continue
+        if not same_distance(sample.distance, reference.distance):
             continue
         if row.more:
             found.append((sample.value - reference.value) / UNITS[row.unit])

@@ -31,7 +31,9 @@ CHANNELS = "channels_site:application"
 PLACE = "--host 127.0.0.1 --port {port}"
 # Its own endpoint has a backlog of 50, of which a client of others would see the overflow.
 DAPHNE = "daphne -v 0 -e tcp:port={{port}}:interface=127.0.0.1:backlog=1024 {app}"
-UVICORN = f"uvicorn --no-access-log --loop uvloop --ws websockets-sansio {PLACE} {{app}}"
+# Without the level it says three lines about each WebSocket.
+QUIET = "--no-access-log --log-level warning"
+UVICORN = f"uvicorn {QUIET} --loop uvloop --ws websockets-sansio {PLACE} {{app}}"
 
 PEERS = {
     # With the plain ASGI application.
@@ -44,7 +46,8 @@ PEERS = {
     # With a plain WSGI application.
     "gunicorn-wsgi": "gunicorn -k gthread --threads 4 -b 127.0.0.1:{port} wsgi_app:application",
     # With the site that Fairway serves as ``pages``.
-    "granian": f"granian --interface wsgi --workers 1 {PLACE} page_site:wsgi",
+    # By itself it takes 512 threads, which stand in each other's way.
+    "granian": f"granian --interface wsgi --workers 1 --blocking-threads 4 {PLACE} page_site:wsgi",
     "gunicorn": "gunicorn -k gthread --threads 4 -b 127.0.0.1:{port} page_site:wsgi",
     "page-uvicorn": UVICORN.replace("{app}", "page_site:application"),
     "page-daphne": DAPHNE.format(app="page_site:application"),

@@ -41,7 +41,7 @@ class Plan:
     idle_sockets: int = 0
     settle: float = 1.0
     distance: int = 0
-    patience: float = 20.0
+    patience: float = 40.0
     server_command: str = ""
     peers: bool = True
 

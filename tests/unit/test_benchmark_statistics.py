@@ -121,6 +121,16 @@ class TestRatios:
         assert verdict(ROW, repetitions[1:2]) == "failed: ended with 1"
         assert verdict(ROW, repetitions[3:]) == "not measured"
 
+    def test_cores_that_were_moved(self) -> None:
+        """Samples with the cores next to each other and apart are not compared."""
+        ours, floor = (
+            Sample(3.0, operations=1, distance=300),
+            Sample(2.0, operations=1, distance=50),
+        )
+        apart = replace(floor, value=1.5, distance=290)
+        repetitions = [{"ours": ours, "floor": floor}, {"ours": ours, "floor": apart}]
+        assert figures(ROW, repetitions) == [2.0]
+
     def test_order_turns(self) -> None:
         """Every task is the first in its turn, and none is left out."""
         assert [rotated("abc", turn) for turn in range(4)] == [
