@@ -302,8 +302,16 @@ class Connection(asyncio.Protocol):
         Keep the bytes of further requests until the present one is answered.
         """
         self._held += data
-        if len(self._held) > PIPELINE_BYTES:
+        if self._is_ahead():
             self.pause_reading()
+
+    def _is_ahead(self) -> bool:
+        """
+        Whether so much of further requests is here that no more is wanted.
+        """
+        decoder = self._decoder
+        pending = 0 if decoder is None else decoder.pending_bytes
+        return pending + len(self._held) > PIPELINE_BYTES
 
     def response_complete(self) -> None:
         """
@@ -328,6 +336,8 @@ class Connection(asyncio.Protocol):
         """
         decoder = self._decoder
         if self._held or (decoder is not None and decoder.has_pending):
+            if self._is_ahead():
+                self.pause_reading()
             # Not from within the application's send(): the next one starts in its own turn.
             self.worker.loop.call_soon(self._next_request)
         elif self._half_closed:
@@ -341,9 +351,15 @@ class Connection(asyncio.Protocol):
         """
         if self.answering or self._lingering or self.transport.is_closing():
             return
+        if not self._is_ahead():
+            # Else each answer would let another read in, of a thousand requests.
+            self.resume_reading()
         held, self._held = self._held, b""
-        self.resume_reading()
         self._receive_http(held)
+        exchange = self.exchange
+        if type(exchange) is HttpExchange and exchange.unread_body:
+            # What was pending was mostly its body.
+            exchange.message_read()
         if self._cut_short():
             self.reset()
 

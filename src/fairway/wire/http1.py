@@ -100,6 +100,13 @@ class RequestDecoder:
         return self._fresh
 
     @property
+    def pending_bytes(self) -> int:
+        """
+        Size of that.
+        """
+        return len(self._buffer or b"") if self._fresh else 0
+
+    @property
     def head_started(self) -> bool:
         """
         Whether some bytes of an unfinished head are here.

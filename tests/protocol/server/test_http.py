@@ -417,6 +417,47 @@ class TestPipelining:
             assert (await peer.response()).status == 200
         assert bodies == [b"GET / HTTP/1.1\r\n\r\n", b"a", b""]
 
+    async def test_far_ahead(self, serve: Serve) -> None:
+        """
+        Two megabytes of requests at once are read as they are answered, not faster.
+        """
+        ahead: list[int] = []
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            connection = served.connection
+            decoder = connection._decoder
+            assert decoder is not None
+            ahead.append(len(connection._held) + len(decoder._buffer or b""))
+            await send({"type": "http.response.start", "status": 204})
+            await send({"type": "http.response.body"})
+
+        served = await serve(application)
+        peer = await served.connect()
+        one = request("/", "x: " + "x" * 1000)
+        sending = asyncio.create_task(peer.send(one * 2000))
+        for _ in range(2000):
+            assert (await peer.response()).status == 204
+        await sending
+        assert len(ahead) == 2000
+        # The bound, and the reads with which it was passed.
+        assert max(ahead) <= 65536 + 2 * 262144
+
+    async def test_a_large_body_behind_another_request(self, app: Puppet, served: Served) -> None:
+        """
+        It is read on though much of it came while the request before was answered.
+        """
+        peer = await served.connect()
+        body = bytes(1_000_000)
+        sending = asyncio.create_task(
+            peer.send(request("/1") + request("/2", method="POST", body=body))
+        )
+        first = await app.call()
+        await until(lambda: served.connection.reading_paused)
+        await first.respond()
+        assert (await peer.response()).status == 200
+        assert await read_body((await app.call()).receive) == body
+        await sending
+
     async def test_later_request(self, app: Puppet, served: Served) -> None:
         """
         A request that comes while another is served waits its turn, in however many pieces.
