@@ -45,6 +45,12 @@ class Peer:
         """
         return self.held
 
+    def is_closing(self) -> bool:
+        """
+        Stay open.
+        """
+        return False
+
     def end(self, code: int, reason: str = "") -> None:
         """
         Be ended.

@@ -149,6 +149,11 @@ class Transport(Protocol):
         Count the bytes that the kernel has not taken yet.
         """
 
+    def is_closing(self) -> bool:
+        """
+        Whether it is closed, or has failed, and takes nothing any more.
+        """
+
 
 class Sink(Protocol):
     """

@@ -91,6 +91,12 @@ class _Nowhere:
         """
         return 0
 
+    def is_closing(self) -> bool:
+        """
+        Stay as it is.
+        """
+        return False
+
 
 _NOWHERE = _Nowhere()
 
@@ -520,7 +526,9 @@ class Outbox:
                 self._queue = None
                 data, frames = queue, 1
             else:
-                data, frames = self._take(sys.maxsize if force else piece_bytes(self.bytes_max))
+                # What nobody will take any more goes at once: asyncio logs each write too many.
+                whole = force or self._transport.is_closing()
+                data, frames = self._take(sys.maxsize if whole else piece_bytes(self.bytes_max))
             self._flusher.count(frames, len(data))
             self._transport.write(data)
         return self._queue is None

@@ -21,6 +21,7 @@ from tests.protocol.harness import (
     WebSocket,
     request,
     until,
+    warnings,
 )
 from tests.unit.wire.frames import BINARY, PING, PONG, TEXT, client_frame
 
@@ -175,6 +176,19 @@ class TestSend:
             sent += 8192
         assert sent < 524288
         await peer.frame()
+
+    async def test_large_message_to_one_who_left(
+        self, app: Puppet, serve: Serve, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """
+        That the peer has gone is found out by the first write, and no line is logged for others.
+        """
+        served = await serve(app)
+        peer, call = await served.open(app)
+        peer.reset()
+        await call.send("send", bytes=bytes(5_000_000))
+        await until(lambda: not served.worker.connections)
+        assert not warnings(caplog)
 
 
 class TestBodies:

@@ -64,6 +64,12 @@ class Peer:
         """
         return self.held
 
+    def is_closing(self) -> bool:
+        """
+        Stay open, as the transport.
+        """
+        return False
+
 
 def open_peers(turns: Turns, count: int, **options: Any) -> list[Peer]:
     """

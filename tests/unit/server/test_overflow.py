@@ -217,7 +217,7 @@ class TestDropOldest:
         flusher = Flusher(turns, options)  # type: ignore[arg-type] # as much of a loop as it needs
         outbox = POLICIES[policy](flusher, options, None)  # type: ignore[arg-type] # nobody ends it
         writes: list[bytes] = []
-        transport = SimpleNamespace(write=writes.append)
+        transport = SimpleNamespace(write=writes.append, is_closing=lambda: False)
         for text in "abcde":
             assert outbox.offer(Prepared(text=text))
         assert dropped("before_accept") == before + 2
