@@ -106,9 +106,9 @@ class Run:
         self.expected: list[bytes] = []
         self.numbers = count()
         prefix = f"model{next(_prefixes)}"
+        options = RedisOptions(queue_poll=0.02, retry_delay_max=0.02)
         self.brokers = [
-            RedisBroker(read_hosts([redis.url]), RedisOptions(queue_poll=0.02), prefix=prefix)
-            for _ in range(2)
+            RedisBroker(read_hosts([redis.url]), options, prefix=prefix) for _ in range(2)
         ]
 
     async def play(self, steps: list[Step]) -> None:
