@@ -129,13 +129,7 @@ class Outbox:
         """
         Take one message for all that are clear; return the others.
         """
-        unclear = []
-        for outbox in outboxes:
-            if outbox.clear:
-                outbox.offer(prepared)
-            else:
-                unclear.append(outbox)
-        return unclear
+        return [each for each in outboxes if not (each.clear and each.offer(prepared))]
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """

@@ -115,13 +115,7 @@ class FakeOutbox:
         """
         Keep it in those that are clear.
         """
-        unclear = []
-        for outbox in outboxes:
-            if outbox.clear:
-                outbox.offer(prepared)
-            else:
-                unclear.append(outbox)
-        return unclear
+        return [each for each in outboxes if not (each.clear and each.offer(prepared))]
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """
