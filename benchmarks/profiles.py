@@ -28,6 +28,7 @@ from benchmarks.harness.build import BuildError
 from benchmarks.harness.cores import Cores, kept_awake, pinned
 from benchmarks.harness.load import LoadError, drive, holding
 from benchmarks.harness.machine import raise_file_limit
+from benchmarks.harness.plan import Plan
 from benchmarks.harness.rows import Task
 from benchmarks.harness.subjects import FAIRWAY, SubjectError, running
 
@@ -96,7 +97,7 @@ def time_by_function(task: Task, cores: Cores) -> Shares:
         done = load.submit(
             drive, server, cores, task.mode, *options, warmup=WARMUP, seconds=SECONDS
         )
-        time.sleep(WARMUP)
+        time.sleep(WARMUP)  # As long as the load generator: what comes before is not looked at.
         command = [str(TOOLS / "py-spy"), "record", "--function", "--format", "raw"]
         command += ["--rate", str(RATE), "--duration", str(SECONDS - 1)]
         with pinned(cores.load):
@@ -149,7 +150,7 @@ def held(task: Task, cores: Cores, sockets: int) -> dict[str, tuple[int, int]]:
             running(task.subject, cores, f"{server} {record} -m {application}") as subject,
             holding(subject, cores, sockets, task.path, *task.options),
         ):
-            time.sleep(1)
+            time.sleep(Plan().settle)  # What handshakes leave behind is to be gone.
         with import_module("memray").FileReader(file) as reader:
             for each in reader.get_high_watermark_allocation_records(merge_threads=True):
                 stack = each.stack_trace()

@@ -61,6 +61,8 @@ class Cores:
         again for the samples to come. A host takes up to a quarter of a minute to move
         cores that have just woken.
         """
+        if self.server == self.load:
+            return 0
         distances = [self.distance()]
         for _ in range(LOOKS - 1):
             time.sleep(PAUSE)

@@ -72,6 +72,7 @@ class Connection(asyncio.Protocol):
         slot: See ``timers.Watched``.
         alive: Whether a byte has come since this was last set to False.
         forgiven_at: See ``abuse.is_flood``.
+        unread: See ``overflow.Reader``; looked at while somebody waits for the peer, or its end.
     """
 
     __slots__ = (
@@ -85,7 +86,6 @@ class Connection(asyncio.Protocol):
         "_room",
         "_scopes",
         "_stalled_at",
-        "_unread",
         "_websocket",
         "alive",
         "answering",
@@ -95,6 +95,7 @@ class Connection(asyncio.Protocol):
         "sink",
         "slot",
         "transport",
+        "unread",
         "worker",
     )
 
@@ -126,7 +127,7 @@ class Connection(asyncio.Protocol):
         self._reading_paused = False
         self._room: list[asyncio.Future[None]] | None = None
         self._stalled_at = inf
-        self._unread: int | None = None
+        self.unread: int | None = None
 
     # -- hot path 1: from bytes to the application's task
 
@@ -619,7 +620,7 @@ class Connection(asyncio.Protocol):
             self._room = []
         self._room.append(future)
         if self._stalled_at == inf:
-            self._unread = measure_unread(self.transport)
+            self.unread = measure_unread(self.transport)
             now, timeout = self.worker.loop.time(), self.worker.options.outbox_stall_timeout
             self._stalled_at = now + timeout
             self.expect_by(now + timeout / STALL_LOOKS)
@@ -649,7 +650,7 @@ class Connection(asyncio.Protocol):
         """
         # Only where the peer has yet to take something: most connections end with nothing left.
         pending = self.transport.get_write_buffer_size()
-        self._unread = measure_unread(self.transport) if pending else None
+        self.unread = measure_unread(self.transport) if pending else None
         self.deadline = self.worker.loop.time() + self.worker.options.close_timeout
         self.worker.timers.watch(self)
 
@@ -695,7 +696,7 @@ class Connection(asyncio.Protocol):
         """
         Cut off a peer that does not let the connection end, unless it is still reading.
         """
-        if self.transport.get_write_buffer_size() and self._has_read():
+        if self.transport.get_write_buffer_size() and has_read(self, self.transport):
             self._expect_end()
         else:
             self.transport.abort()
@@ -706,7 +707,7 @@ class Connection(asyncio.Protocol):
         """
         if self._stalled_at == inf:
             return False
-        if self._has_read():
+        if has_read(self, self.transport):
             self._stalled_at = now + self.worker.options.outbox_stall_timeout
         return now >= self._stalled_at
 
@@ -716,10 +717,3 @@ class Connection(asyncio.Protocol):
         """
         soon = now + self.worker.options.outbox_stall_timeout / STALL_LOOKS
         return min(soon, self._stalled_at) if self._stalled_at < inf else inf
-
-    def _has_read(self) -> bool:
-        """
-        Whether a peer who is behind took something since last time.
-        """
-        before, self._unread = self._unread, measure_unread(self.transport)
-        return has_read(before, self._unread)

@@ -14,7 +14,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from fairway import metrics
 from fairway.exceptions import LocalProtocolError
@@ -53,6 +53,17 @@ From linux/tcp.h. Of what it gives: where the bytes acknowledged and those not s
 """
 
 ACKED, UNSENT = slice(120, 128), slice(144, 148)
+
+
+class Reader(Protocol):
+    """
+    Whoever is asked now and then whether it reads.
+
+    Attributes:
+        unread: What ``measure_unread`` found last.
+    """
+
+    unread: int | None
 
 
 class Backlog(list["Piece"]):
@@ -378,11 +389,16 @@ def measure_unread(transport: Any) -> int | None:
     return pending - acked if pending or unsent else None
 
 
-def has_read(before: int | None, now: int | None) -> bool:
+def has_read(reader: Reader, transport: Any) -> bool:
     """
-    Whether a reader who was behind took something between two measures.
+    Whether a reader who was behind took something since it was measured last.
+
+    Args:
+        reader: Keeps the measure, which is taken anew.
+        transport: Leads to it.
     """
-    return before is not None and (now is None or now < before)
+    before, reader.unread = reader.unread, measure_unread(transport)
+    return before is not None and (reader.unread is None or reader.unread < before)
 
 
 def _ask_kernel(transport: Any) -> tuple[int, int]:

@@ -99,6 +99,7 @@ class WebSocketExchange(Exchange):
         inbox: What the application has yet to read.
         outbox: What has yet to be written.
         receive: The application's.
+        unread: See ``overflow.Reader``; looked at when a ping is due, and at the close.
     """
 
     __slots__ = (
@@ -113,11 +114,11 @@ class WebSocketExchange(Exchange):
         "_ping_at",
         "_refusal",
         "_rest",
-        "_unread",
         "_upgrade",
         "inbox",
         "outbox",
         "receive",
+        "unread",
     )
 
     def __init__(self, connection: Connection, scope: Scope, upgrade: Upgrade) -> None:
@@ -133,7 +134,7 @@ class WebSocketExchange(Exchange):
         self._rest = False
         self._missed = 0
         self._ping_at = inf
-        self._unread: int | None = None
+        self.unread: int | None = None
         self._close_by = inf
         self._finish: Callable[[], None] | None = None
         self._refusal: tuple[int, list[tuple[bytes, bytes]]] | None = None
@@ -435,7 +436,7 @@ class WebSocketExchange(Exchange):
         See ``Exchange``: write what was queued meanwhile.
         """
         # The peer has read something, however much is written for it next.
-        self._unread = sys.maxsize
+        self.unread = sys.maxsize
         self.outbox.writable = True
         self.outbox.flush()
         if self._finish is not None:
@@ -507,7 +508,7 @@ class WebSocketExchange(Exchange):
         self._close_by = loop.time() + options.close_timeout
         # Else it has its time once, and from then on as long as it reads.
         writable, transport = self.outbox.writable, self.connection.transport
-        self._unread = sys.maxsize if writable else measure_unread(transport)
+        self.unread = sys.maxsize if writable else measure_unread(transport)
         self._look_on()
         self.connection.expect_by(self._close_by)
 
@@ -529,9 +530,10 @@ class WebSocketExchange(Exchange):
         """
         See ``Exchange``: ping, find the peer silent, or stop waiting for its close frame.
         """
+        transport = self.connection.transport
         if now >= self._close_by:
-            if not (self.connection.transport.get_write_buffer_size() and self._has_read()):
-                self.connection.transport.abort()
+            if not (transport.get_write_buffer_size() and has_read(self, transport)):
+                transport.abort()
                 return inf
             # It has yet to reach the close frame, behind what waits for it.
             self._close_by = now + self.connection.worker.options.close_timeout
@@ -567,16 +569,9 @@ class WebSocketExchange(Exchange):
         connection = self.connection
         if connection.alive and not connection.transport.get_write_buffer_size():
             # Nearly everybody: no question to the kernel.
-            self._unread = None
+            self.unread = None
             return True
-        return self._has_read() or connection.alive
-
-    def _has_read(self) -> bool:
-        """
-        Whether a peer who is behind took something since last time.
-        """
-        before, self._unread = self._unread, measure_unread(self.connection.transport)
-        return has_read(before, self._unread)
+        return has_read(self, self.connection.transport) or connection.alive
 
     def _refuse_with(self, status: int) -> None:
         """

@@ -88,32 +88,14 @@ class TestPace:
         Who keeps the rate may take as long as it likes.
         """
         served = await serve(app, body_rate_min=100, body_timeout=0.1)
-        peer = await served.connect()
-        await peer.send(announced(100))
-        call = await app.call()
-        reading = asyncio.create_task(self.read(call.receive))
-        for _ in range(10):
-            await peer.send(b"x" * 10)
-            await asyncio.sleep(0.05)
-        assert await reading == b"x" * 100
-        await call.respond()
-        assert (await peer.response()).status == 200
+        await self.is_read(app, served, [0] + [0.05] * 9)
 
     async def test_standing_still(self, app: Puppet, serve: Serve) -> None:
         """
         For less than ``body_timeout``, at the start and later, if its rate is enough else.
         """
         served = await serve(app, body_rate_min=100, body_timeout=0.5)
-        peer = await served.connect()
-        await peer.send(announced(120))
-        call = await app.call()
-        reading = asyncio.create_task(self.read(call.receive))
-        for number in range(12):
-            await asyncio.sleep(0.4 if number in {0, 6} else 0.05)
-            await peer.send(b"x" * 10)
-        assert await reading == b"x" * 120
-        await call.respond()
-        assert (await peer.response()).status == 200
+        await self.is_read(app, served, [0.4, *[0.05] * 5] * 2)
 
     async def test_a_pause_of_the_application_counts_for_nobody(
         self, app: Puppet, serve: Serve
@@ -210,6 +192,22 @@ class TestPace:
             await asyncio.sleep(0.2)
             await peer.send(b"x")
         assert await reading == b"xx"
+
+    async def is_read(self, app: Puppet, served: Served, pauses: list[float]) -> None:
+        """
+        Send ten bytes after each pause, and see that all of them are read and answered.
+        """
+        size = 10 * len(pauses)
+        peer = await served.connect()
+        await peer.send(announced(size))
+        call = await app.call()
+        reading = asyncio.create_task(self.read(call.receive))
+        for pause in pauses:
+            await asyncio.sleep(pause)
+            await peer.send(b"x" * 10)
+        assert await reading == b"x" * size
+        await call.respond()
+        assert (await peer.response()).status == 200
 
     @staticmethod
     async def read(receive: object) -> bytes:

@@ -251,7 +251,7 @@ async def test_a_link_that_takes_nothing_ends_though_the_other_end_lives() -> No
     What has arrived on it counts; nobody waits until its silence is noticed.
     """
     with half() as (end, bare):
-        end.link._sock = Exhausted(end.sock)  # type: ignore[assignment]
+        end.link._sock = Exhausted(end.sock)  # type: ignore[assignment] # as much of one as it needs
         bare.send(frames.BEAT)
         end.link.send_message(frames.message("a", b"1"))
         await until(lambda: end.lost_by)
