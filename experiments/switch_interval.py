@@ -1,10 +1,10 @@
 """
-Have threads that compute hand the interpreter over after 1 ms instead of 5.
+Have threads that compute hand the interpreter over after 1 ms instead of 5, or work one at a time.
 
-Decides: ``server/run.py`` (``_favour_loop``).
+Decides: ``server/run.py`` (``_favour_loop``), ``threads/gauge.py`` (``ALONE_SECONDS``).
 Run: ``python experiments/switch_interval.py``
-Result: beside eight threads the loop wakes 74 ms late with Python's 5 ms, 10 ms late with 1 ms,
-and the threads get no less done.
+Result: beside eight threads the loop wakes 25 to 74 ms late with Python's 5 ms, 7 to 10 ms with
+1 ms, for which they get up to a third less done; beside a single one with 3 ms, 3.5 ms late.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.timing import show
+from fairway.threads.gauge import ALONE_SECONDS
 
 THREADS = 8
 PAUSE = 0.002
@@ -35,29 +36,29 @@ def main(count: int = 30) -> dict[str, float]:
     late: dict[str, float] = {}
     done: dict[str, float] = {}
     try:
-        for seconds in (before, 0.001):
+        for seconds, number in ((before, THREADS), (0.001, THREADS), (ALONE_SECONDS, 1)):
             sys.setswitchinterval(seconds)
-            name = f"{seconds * 1000:g} ms"
-            late[name], done[name] = asyncio.run(wakes(count))
+            name = f"{seconds * 1000:g} ms, {number} at work"
+            late[name], done[name] = asyncio.run(wakes(count, number))
     finally:
         sys.setswitchinterval(before)
     print("the loop wakes late by, at the median; rounds that pages compute in a second:")
     return show(late, "us") | {f"{name}, rounds": value for name, value in show(done, "").items()}
 
 
-async def wakes(count: int) -> tuple[float, float]:
+async def wakes(count: int, number: int) -> tuple[float, float]:
     """
     Sleep shortly and often beside threads that compute.
     """
     over = threading.Event()
-    rounds = [0] * THREADS
+    rounds = [0] * number
 
-    def compute(number: int) -> None:
+    def compute(at: int) -> None:
         while not over.is_set():
             sum(range(200))
-            rounds[number] += 1
+            rounds[at] += 1
 
-    threads = [threading.Thread(target=compute, args=(number,)) for number in range(THREADS)]
+    threads = [threading.Thread(target=compute, args=(at,)) for at in range(number)]
     for thread in threads:
         thread.start()
     found = []

@@ -5,7 +5,8 @@ asgiref sends thread-sensitive work to the executor of the current ``ThreadSensi
 Under a Fairway server each connection has one of these, and all are mapped to one executor
 that serves every connection's work in order, on any free thread of a bounded pool. No settings
 and no databases here; ``thread_connections`` knows the latter. Nothing but names lives in this
-file: ``calls`` for handlers, ``mapping`` for asgiref, ``pool``, ``seats``, ``lanes``, ``jobs``.
+file: ``calls`` for handlers, ``mapping`` for asgiref, ``pool`` and ``gauge`` for who is next, and
+``seats``, ``lanes``, ``jobs``.
 """
 
 from fairway.threads.calls import enter, give_up, leave, own_context, rest, watch

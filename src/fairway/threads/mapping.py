@@ -149,6 +149,7 @@ class Threads:
         """
         Map the calling task's context, and thereby each that is copied from it, to these threads.
         """
+        self.pages.start(asyncio.get_running_loop())
         SyncToAsync.context_to_thread_executor[self._root] = Facade()
         present.set(self._root)
 

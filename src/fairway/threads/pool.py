@@ -2,6 +2,10 @@
 Who is next: a bounded number of threads, given to lanes in the order in which these came.
 
 Decides and counts; what happens in a thread is in ``seats``, and asgiref's part in ``mapping``.
+
+No more threads work at a time than something is gained by: while the interpreter is in full use, as
+``gauge`` finds, and one thread gets on with short jobs, that one serves the queue and others rest.
+A queue that does not get on so is looked at again after ``LOOK_SECONDS``.
 """
 
 from __future__ import annotations
@@ -10,11 +14,14 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from fairway import metrics
+from fairway.threads.gauge import Gauge
 from fairway.threads.jobs import Job
 from fairway.threads.seats import Seat, log_stack
 
@@ -25,6 +32,11 @@ if TYPE_CHECKING:
     from fairway.threads.lanes import Lane, Ledger
 
 __all__ = ["Pool"]
+
+LOOK_SECONDS = 0.005
+"""
+A job that takes longer is no short one, and those behind it wait no longer for others' sake.
+"""
 
 
 class Pool:
@@ -61,9 +73,19 @@ class Pool:
         self.closing = False
         self.seats: set[Seat] = set()
         self.lost: set[Seat] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._gauge: Gauge | None = None
+        self._looking = False
         self._idle: dict[Seat, None] = {}
         self._queue: deque[tuple[int, Lane]] = deque()
         self._tickets = count(1)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """
+        Spare threads from now on; the loop looks after a queue that waits meanwhile.
+        """
+        self._loop = loop
+        self._gauge = Gauge()
 
     def submit(self, lane: Lane, function: Callable[[], Any]) -> Result:
         """
@@ -101,7 +123,8 @@ class Pool:
 
         Hot path: once per page. Nothing here refuses; who has begun has its turn.
         """
-        return len(self._queue) >= self.queue_max
+        spared = self.size - len(self.seats) + len(self._idle)
+        return len(self._queue) - spared >= self.queue_max
 
     def settle(self, seat: Seat, lane: Lane, job: Job, *, held: bool) -> None:
         """
@@ -126,6 +149,10 @@ class Pool:
         Give a free thread what has waited longest, or let it rest. With the lock held.
         """
         if seat.held:
+            return
+        if self._queue and not seat.waiting and self._is_served(besides=seat):
+            self._idle[seat] = None
+            self._look_soon()
             return
         queues = [queue for queue in (seat.waiting, self._queue) if queue]
         if queues:
@@ -180,6 +207,8 @@ class Pool:
         """
         with self.lock:
             self.closing = True
+            if self._gauge is not None:
+                self._gauge.work_together()
             idle = list(self._idle)
             for seat in idle:
                 self.advance(seat)
@@ -205,21 +234,61 @@ class Pool:
                 self._give(seat, lane)
             else:
                 seat.waiting.append((next(self._tickets), lane))
+        elif self._is_served():
+            self._queue.append((next(self._tickets), lane))
+            self._look_soon()
         elif seat is not None and seat in self._idle:
             self._give(seat, lane)
-        elif self._idle:
-            self._give(next(reversed(self._idle)), lane)
-        elif (fresh := self._start()) is not None:
-            self._give(fresh, lane)
+        elif (free := self._find()) is not None:
+            self._give(free, lane)
         else:
             self._queue.append((next(self._tickets), lane))
+
+    def _is_served(self, besides: Seat | None = None) -> bool:
+        """
+        Whether one more thread at work would gain nothing.
+        """
+        if self._gauge is None or self.closing or not self._gauge.is_full():
+            return False
+        lately = monotonic() - LOOK_SECONDS
+        working = [seat for seat in self.seats if seat.lane is not None and seat is not besides]
+        if not any(seat.given_at > lately for seat in working):
+            return False
+        if len(working) == 1:
+            self._gauge.work_alone()
+        return True
+
+    def _look_soon(self) -> None:
+        """
+        Have the queue looked at again, unless nobody is left to be called.
+        """
+        if self._looking or self._loop is None or not (self._idle or self._has_room()):
+            return
+        self._looking = True
+        # The loop is gone where a process ends before its threads do.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loop.call_later, LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """
+        Call on threads that rest, where those at work do not get on.
+        """
+        with self.lock:
+            self._looking = False
+            while self._queue and not self._is_served() and (free := self._find()) is not None:
+                self._give(free, self._queue.popleft()[1])
+            if self._queue:
+                self._look_soon()
 
     def _give(self, seat: Seat, lane: Lane) -> None:
         """
         Have a thread run a lane's next job.
         """
+        if self._gauge is not None and seat in self._idle:
+            self._gauge.work_together()
         self._idle.pop(seat, None)
         seat.lane = lane
+        seat.given_at = monotonic()
         seat.inbox.put(lane)
 
     def _refill(self) -> None:
@@ -229,11 +298,23 @@ class Pool:
         while self._queue and (fresh := self._start()) is not None:
             self._give(fresh, self._queue.popleft()[1])
 
+    def _find(self) -> Seat | None:
+        """
+        Give a thread that rests, or a new one; None where there is neither.
+        """
+        return next(reversed(self._idle)) if self._idle else self._start()
+
+    def _has_room(self) -> bool:
+        """
+        Whether another thread may be started.
+        """
+        return len(self.seats) < self.size and len(self.seats) + len(self.lost) < 2 * self.size
+
     def _start(self) -> Seat | None:
         """
         Start a thread; None where there are enough, or the system gives no more.
         """
-        if len(self.seats) >= self.size or len(self.seats) + len(self.lost) >= 2 * self.size:
+        if not self._has_room():
             return None
         seat = Seat(self, f"fairway-{self.name}")
         try:

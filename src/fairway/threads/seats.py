@@ -39,18 +39,31 @@ class Seat:
     Attributes:
         inbox: Lanes whose turn it is, functions to call in between, and None for the end.
         lane: Whose job it runs.
+        given_at: Since when, in seconds of ``time.monotonic()``.
         held: Whether it runs nothing but one lane's jobs.
         lost: Whether it was given up as stuck.
         waiting: Lanes whose open cursor is here, each with its ticket.
         ended: Set when the thread ends.
     """
 
-    __slots__ = ("ended", "held", "inbox", "lane", "ledger", "lost", "pool", "thread", "waiting")
+    __slots__ = (
+        "ended",
+        "given_at",
+        "held",
+        "inbox",
+        "lane",
+        "ledger",
+        "lost",
+        "pool",
+        "thread",
+        "waiting",
+    )
 
     def __init__(self, pool: Pool, name: str) -> None:
         self.pool = pool
         self.inbox: SimpleQueue[Lane | Callable[[], None] | None] = SimpleQueue()
         self.lane: Lane | None = None
+        self.given_at = 0.0
         self.held = False
         self.lost = False
         self.waiting: deque[tuple[int, Lane]] = deque()
