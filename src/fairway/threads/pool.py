@@ -284,7 +284,8 @@ class Pool:
         """
         Have a thread run a lane's next job.
         """
-        if self._gauge is not None and seat in self._idle:
+        if self._gauge is not None and (seat in self._idle or not seat.given_at):
+            # It rested or is new, so it is one more.
             self._gauge.work_together()
         self._idle.pop(seat, None)
         seat.lane = lane

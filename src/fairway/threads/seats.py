@@ -39,7 +39,7 @@ class Seat:
     Attributes:
         inbox: Lanes whose turn it is, functions to call in between, and None for the end.
         lane: Whose job it runs.
-        given_at: Since when, in seconds of ``time.monotonic()``.
+        given_at: Since when, in seconds of ``time.monotonic()``; 0 before its first.
         held: Whether it runs nothing but one lane's jobs.
         lost: Whether it was given up as stuck.
         waiting: Lanes whose open cursor is here, each with its ticket.
